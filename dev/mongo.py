@@ -259,7 +259,9 @@ def _version(binary: Path) -> tuple[int, int] | None:
 
 def _check_given(url: str) -> None:
     try:
-        patience = {} if "serverSelectionTimeoutMS" in url else {"serverSelectionTimeoutMS": 5000}
+        patience: dict[str, Any] = (
+            {} if "serverSelectionTimeoutMS" in url else {"serverSelectionTimeoutMS": 5000}
+        )
         client: MongoClient[dict[str, Any]] = MongoClient(url, **patience)
         with client:
             hello = client.admin.command("hello")
