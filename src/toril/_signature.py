@@ -1,0 +1,648 @@
+"""A processor's Python signature as data, and back.
+
+The data of a typed job is a JSON object of the processor's arguments, which a Node worker reads as it
+is. What is decided here:
+
+- **One model alone is the data.** Where the only argument (besides the job) is a model, that is a pydantic
+  model, a msgspec struct, a dataclass or a TypedDict, its fields are the data. Two models, or a model
+  beside another argument, each stand under the argument's name; so does `Model | None`.
+- **Defaults are written.** `encode` writes the default of an argument that was not passed, so that Node
+  workers and dashboards see whole data. `decode` leaves an absent key to the function's own default.
+- **Unknown keys are ignored**, so that a producer may be newer than its worker, unless the model forbids
+  them. `null`, which is what a job without data may hold, reads as an object without keys.
+- **What is written is what will be read.** Types are checked strictly: text is no number, and no datetime.
+  Where a type leaves room (`Any`, models), the written text is read back and compared before it counts.
+- Parameters without an annotation take any JSON. Those annotated `Job` receive the job and are no data.
+
+pydantic is used where a signature names one of its models, and is never imported.
+Finding queues, adding and running are left to `processor.py` and `worker.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import functools
+import inspect
+import math
+import re
+import sys
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeGuard, cast
+
+import msgspec
+
+from .codec import MAX_DEPTH, MAX_SAFE_INTEGER
+from .errors import ConfigurationError, SerializationError
+
+__all__ = ["Signature"]
+
+# With these named, `convert` takes a datetime for a datetime and no longer text for one.
+_NATIVE: Final = (
+    bytes,
+    bytearray,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    uuid.UUID,
+    decimal.Decimal,
+)
+_PATH: Final = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+_QUOTED_VALUE: Final = re.compile(r"^Invalid (?:enum )?value\b.*", re.DOTALL)
+_FIELD: Final = re.compile(r"^Object (missing required|contains unknown) field `([^`]*)`$")
+
+
+class Signature:
+    """What a processor takes, compiled once, when it is decorated.
+
+    Attributes:
+        name: What errors call the processor.
+        is_async: Calling the function gives a coroutine.
+        parameters: Names of the arguments that are data, in order.
+        job_parameter: Name of the parameter that receives the job, or None.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_decoder",
+        "_defaults",
+        "_encoder",
+        "_is_verified",
+        "_model",
+        "_names",
+        "_numbers",
+        "_positional",
+        "_type",
+        "is_async",
+        "job_parameter",
+        "name",
+        "parameters",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Iterable[inspect.Parameter],
+        hints: Mapping[str, Any],
+        *,
+        is_async: bool,
+        job_parameter: str | None,
+    ) -> None:
+        given = list(parameters)
+        self.name = name
+        self.is_async = is_async
+        self.job_parameter = job_parameter
+        self.parameters = tuple(parameter.name for parameter in given)
+        # inspect's own binding names what is wrong with a call; it is too slow for calls that are right.
+        self._arguments = inspect.Signature(given)
+        self._names = frozenset(self.parameters)
+        self._positional = tuple(p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD)
+        self._encoder = msgspec.json.Encoder(enc_hook=_write)
+
+        shapes = {parameter.name: _shape(name, parameter.name, hints[parameter.name]) for parameter in given}
+        self._is_verified = any(_needs_reading_back(shape) for shape in shapes.values())
+        self._numbers = tuple(key for key, shape in shapes.items() if _is_number(shape))
+        # The parameter whose value is the whole of the data.
+        self._model = given[0].name if len(given) == 1 and _is_model(shapes[given[0].name]) else None
+        if self._model is not None:
+            self._type: Any = hints[self._model]
+        else:
+            # A field that is absent stays UNSET: the function applies its own default.
+            self._type = msgspec.defstruct(
+                "Arguments",
+                [
+                    (p.name, hints[p.name], msgspec.NODEFAULT if p.default is p.empty else msgspec.UNSET)
+                    for p in given
+                ],
+                kw_only=True,
+            )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._type, dec_hook=_read)
+        self._defaults = {p.name: p.default for p in given if p.default is not p.empty}
+        for parameter in given:
+            if parameter.default is not parameter.empty:
+                self._check_default(parameter, hints[parameter.name])
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], name: str | None = None) -> Signature:
+        """Read the signature of a function, bound method, partial or callable object.
+
+        Arguments that a partial holds already are neither data nor passed again.
+
+        Args:
+            function: The processor.
+            name: What errors call it; its own name without.
+
+        Raises:
+            ConfigurationError: It cannot be a processor; says which parameter is in the way, and why.
+        """
+        plain, bound = _unwrap_partial(function)
+        name = name or str(getattr(plain, "__name__", type(plain).__name__))
+        body = _body(plain, name)
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{name}: its signature cannot be read: {error}") from None
+
+        data: list[inspect.Parameter] = []
+        hints: dict[str, Any] = {}
+        job_parameter: str | None = None
+        for parameter in signature.parameters.values():
+            if parameter.name in bound:
+                continue
+            hint = _hint(name, parameter, inspect.unwrap(body))
+            if _is_job(hint):
+                _refuse_kind(name, parameter)
+                if job_parameter is not None:
+                    raise ConfigurationError(
+                        f"{name}: `{job_parameter}` and `{parameter.name}` both ask for the job"
+                    )
+                job_parameter = parameter.name
+                continue
+            _refuse_kind(name, parameter)
+            _refuse_trap(name, parameter, is_first=not data and not job_parameter)
+            data.append(parameter)
+            hints[parameter.name] = hint
+        return cls(
+            name,
+            data,
+            hints,
+            is_async=inspect.iscoroutinefunction(body),
+            job_parameter=job_parameter,
+        )
+
+    @property
+    def wants_job(self) -> bool:
+        """Whether the processor receives the job."""
+        return self.job_parameter is not None
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Return the JSON text of a call's arguments, the job left out.
+
+        Raises:
+            TypeError: An argument is missing, unknown or given twice, as when calling the function.
+            SerializationError: An argument does not fit its annotation, or is nothing that JSON can hold.
+        """
+        given = self._bind(args, kwargs)
+        try:
+            value = msgspec.convert(
+                given[self._model] if self._model is not None else given,
+                self._type,
+                builtin_types=_NATIVE,
+                dec_hook=_adopt,
+            )
+            # JSON has no number like these, and msgspec would write null.
+            for name in self._numbers:
+                _check_number(given[name], f".{name}")
+            text = self._encoder.encode(value).decode()
+            if self._is_verified:
+                _compare(value, self._decoder.decode(text), "", 0)
+        except _Fault as fault:
+            raise self._error(fault.path, fault.message) from None
+        except msgspec.ValidationError as error:
+            raise self._error(*_explain(error)) from None
+        except RecursionError:
+            raise self._error("", "nested too deep, or contains itself") from None
+        except UnicodeEncodeError:
+            raise self._error("", "text with half of a surrogate pair, which UTF-8 cannot hold") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._error("", str(error)) from None
+        return text
+
+    def decode(self, data: Any) -> dict[str, Any]:
+        """Return the keyword arguments for the call, the job left out.
+
+        Args:
+            data: JSON text (str or bytes), or what it was parsed to.
+
+        Raises:
+            SerializationError: The data does not fit the signature; says where. Never quotes the data.
+        """
+        try:
+            if isinstance(data, (str, bytes)):
+                if data in ("null", b"null"):
+                    data = "{}"
+                value = self._decoder.decode(data)
+            else:
+                value = msgspec.convert(
+                    {} if data is None else data, self._type, str_keys=True, dec_hook=_read
+                )
+        except msgspec.ValidationError as error:
+            raise self._error(*_explain(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._error("", "not JSON") from None
+        except RecursionError:
+            raise self._error("", "nested too deep") from None
+        if self._model is not None:
+            return {self._model: value}
+        arguments = msgspec.structs.asdict(value)
+        if self._defaults:
+            return {key: item for key, item in arguments.items() if item is not msgspec.UNSET}
+        return arguments
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if args:
+            positional = dict(zip(self._positional, args, strict=False))
+            given = {**self._defaults, **positional, **kwargs}
+            fits = len(args) <= len(self._positional) and positional.keys().isdisjoint(kwargs)
+        else:
+            given = {**self._defaults, **kwargs}
+            fits = True
+        if not fits or given.keys() != self._names:
+            try:
+                self._arguments.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self.name}(): {error}") from None
+        return given
+
+    def _check_default(self, parameter: inspect.Parameter, hint: Any) -> None:
+        """A default is written as if it had been passed, so it has to fit."""
+        try:
+            value = msgspec.convert(parameter.default, hint, builtin_types=_NATIVE, dec_hook=_adopt)
+            text = self._encoder.encode(value)
+            _compare(value, msgspec.json.decode(text, type=hint, dec_hook=_read), "", 0)
+        except _Fault as fault:
+            reason = fault.message
+        except msgspec.ValidationError as error:
+            reason = _explain(error)[1]
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            reason = str(error)
+        else:
+            return
+        raise ConfigurationError(
+            f"{self.name}: the default of `{parameter.name}` does not fit its annotation: {reason}"
+        )
+
+    def _error(self, path: str, message: str) -> SerializationError:
+        where = f"`{path.removeprefix('.')}`" if path else "data"
+        return SerializationError(f"{self.name}: {where}: {message}")
+
+
+class _Fault(Exception):
+    """What is wrong with a value, and where in the data it stands."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.message = message
+
+
+# Reading the signature
+
+
+def _unwrap_partial(function: Any) -> tuple[Any, frozenset[str]]:
+    """Return the function inside of partials, and the names that they bind by keyword."""
+    bound: set[str] = set()
+    while _is_partial(function):
+        bound.update(function.keywords)
+        function = function.func
+    return function, frozenset(bound)
+
+
+def _is_partial(function: Any) -> TypeGuard[functools.partial[Any]]:
+    return isinstance(function, functools.partial)
+
+
+def _body(function: Any, name: str) -> Any:
+    """Return the plain function that will run."""
+    if isinstance(function, type):
+        raise ConfigurationError(f"{name}: a class is no processor; decorate a function")
+    if not callable(function):
+        raise ConfigurationError(f"{name}: {type(cast('object', function)).__name__} cannot be called")
+    if isinstance(function, staticmethod):
+        function = cast("Any", function).__func__
+    if isinstance(function, types.MethodType):
+        function = function.__func__
+    body = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise ConfigurationError(f"{name}: a generator is no processor; return the result instead")
+    return body
+
+
+def _hint(name: str, parameter: inspect.Parameter, function: Any) -> Any:
+    """Return the resolved annotation; Any without one."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    local_names: dict[str, Any] = {p.__name__: p for p in getattr(function, "__type_params__", ())}
+    carrier = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        try:
+            hints = typing.get_type_hints(carrier, _globals(function), local_names, include_extras=True)
+        except NameError as error:
+            # `if TYPE_CHECKING: from toril import Job` is how linters want it.
+            if error.name != "Job":
+                raise
+            from .job import Job
+
+            local_names["Job"] = Job
+            hints = typing.get_type_hints(carrier, _globals(function), local_names, include_extras=True)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name}: the annotation of `{parameter.name}` cannot be resolved: {error}. "
+            "It has to name something that exists, at module level, when the program runs"
+        ) from None
+    return hints[parameter.name]
+
+
+def _globals(function: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", getattr(function, "__globals__", {}))
+
+
+def _is_job(hint: Any) -> bool:
+    """Whether an annotation is `Job`, `Job[R]`, one of them or None, or Annotated as one of them."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _is_job(typing.get_args(hint)[0])
+    if origin is typing.Union or origin is types.UnionType:
+        return any(_is_job(arm) for arm in typing.get_args(hint))
+    kind = origin or hint
+    # By name: `job.py` leads here by way of `queue.py`.
+    return isinstance(kind, type) and any(
+        (base.__module__, base.__name__) in {("toril.job", "Job"), ("toril.sync", "SyncJob")}
+        for base in kind.__mro__
+    )
+
+
+def _refuse_kind(name: str, parameter: inspect.Parameter) -> None:
+    refusals = {
+        parameter.VAR_POSITIONAL: f"`*{parameter.name}` has no name to stand under in the data",
+        parameter.VAR_KEYWORD: f"`**{parameter.name}` cannot be checked; name the arguments",
+        parameter.POSITIONAL_ONLY: f"`{parameter.name}` is positional-only; jobs pass arguments by name",
+    }
+    if parameter.kind in refusals:
+        raise ConfigurationError(f"{name}: {refusals[parameter.kind]}")
+
+
+def _refuse_trap(name: str, parameter: inspect.Parameter, *, is_first: bool) -> None:
+    """Refuse parameters that would quietly become data, against what everybody means by them."""
+    if parameter.annotation is not parameter.empty:
+        return
+    if parameter.name == "job":
+        raise ConfigurationError(f"{name}: `job` has no annotation; write `job: Job` to receive the job")
+    if is_first and parameter.name in ("self", "cls"):
+        raise ConfigurationError(
+            f"{name}: `{parameter.name}` would be part of the data; decorate a function or a bound method"
+        )
+
+
+# Types
+
+
+def _shape(name: str, parameter: str, hint: Any) -> msgspec.inspect.Type:
+    try:
+        msgspec.json.Decoder(hint)
+        shape = msgspec.inspect.type_info(hint)
+    except Exception as error:
+        message = f"{name}: the annotation of `{parameter}` is no type for data: {error}"
+        raise ConfigurationError(message) from None
+    for part in _parts(shape, []):
+        if not isinstance(part, msgspec.inspect.CustomType):
+            continue
+        if part.cls is not object and not _is_pydantic(part.cls):
+            raise ConfigurationError(
+                f"{name}: `{parameter}`: {part.cls.__name__} cannot be read from JSON; use a pydantic model, "
+                "msgspec struct, dataclass or TypedDict"
+            )
+    return shape
+
+
+def _parts(shape: msgspec.inspect.Type, seen: list[type]) -> list[msgspec.inspect.Type]:
+    """Return a type and all types inside of it. Each model is entered once: models may contain themselves."""
+    info = msgspec.inspect
+    inner: list[msgspec.inspect.Type]
+    match shape:
+        case info.StructType() | info.TypedDictType() | info.DataclassType() | info.NamedTupleType():
+            inner = []
+            if shape.cls not in seen:
+                seen.append(shape.cls)
+                inner = [field.type for field in shape.fields]
+        case info.DictType():
+            inner = [shape.key_type, shape.value_type]
+        case info.TupleType():
+            inner = list(shape.item_types)
+        case info.ListType() | info.VarTupleType() | info.SetType() | info.FrozenSetType():
+            inner = [shape.item_type]
+        case info.UnionType():
+            inner = list(shape.types)
+        case info.Metadata():
+            inner = [shape.type]
+        case _:
+            inner = []
+    return [shape, *(part for one in inner for part in _parts(one, seen))]
+
+
+_TEXT_LIKE: Final = (
+    msgspec.inspect.StrType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.NoneType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.ByteArrayType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.DateType,
+    msgspec.inspect.TimeType,
+    msgspec.inspect.TimeDeltaType,
+    msgspec.inspect.UUIDType,
+    msgspec.inspect.LiteralType,
+    msgspec.inspect.UnionType,
+    msgspec.inspect.Metadata,
+)
+_NUMBERS: Final = (msgspec.inspect.IntType, msgspec.inspect.FloatType)
+_CONTAINERS: Final = (
+    msgspec.inspect.ListType,
+    msgspec.inspect.SetType,
+    msgspec.inspect.FrozenSetType,
+    msgspec.inspect.VarTupleType,
+    msgspec.inspect.TupleType,
+    msgspec.inspect.DictType,
+)
+
+
+def _is_number(shape: msgspec.inspect.Type) -> bool:
+    """Whether a value is a number or a bare scalar beside one, so that looking at it once checks it."""
+    parts = _parts(shape, [])
+    return all(isinstance(part, (*_TEXT_LIKE, *_NUMBERS)) for part in parts) and any(
+        isinstance(part, _NUMBERS) for part in parts
+    )
+
+
+def _needs_reading_back(shape: msgspec.inspect.Type) -> bool:
+    """Whether `convert` may let something through that would be read as something else.
+
+    It does where numbers stand in containers (NaN, integers beyond 2^53), with Any, and with models, whose
+    fields it trusts.
+    """
+    if _is_number(shape):
+        return False
+    return not all(isinstance(part, (*_TEXT_LIKE, *_CONTAINERS)) for part in _parts(shape, []))
+
+
+def _is_model(shape: msgspec.inspect.Type) -> bool:
+    """Whether a type is a model that is an object in JSON, so that its fields can be the data."""
+    info = msgspec.inspect
+    if isinstance(shape, info.Metadata):
+        return _is_model(shape.type)
+    if isinstance(shape, info.StructType):
+        return not shape.array_like
+    if isinstance(shape, info.CustomType):
+        return _is_pydantic(shape.cls) and not getattr(shape.cls, "__pydantic_root_model__", False)
+    return isinstance(shape, (info.DataclassType, info.TypedDictType))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_pydantic(kind: Any) -> bool:
+    """Whether a class is a model of pydantic 2. Where pydantic is not imported, there is none."""
+    pydantic: Any = sys.modules.get("pydantic")
+    base = getattr(pydantic, "BaseModel", None)
+    return (
+        isinstance(kind, type)
+        and isinstance(base, type)
+        and issubclass(kind, base)
+        and hasattr(kind, "model_validate_json")
+    )
+
+
+# Values
+
+
+def _write(value: Any) -> Any:
+    """msgspec's hook: what to write for a pydantic model."""
+    if _is_pydantic(type(value)):
+        # By alias, because that is how it is read; without computed fields, which a strict model refuses.
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """msgspec's hook: a pydantic model from parsed JSON."""
+    if kind is object:
+        return value
+    # As JSON, since pydantic's strict mode takes text for a datetime only there.
+    return _validated(kind.model_validate_json, msgspec.json.encode(value))
+
+
+def _adopt(kind: Any, value: Any) -> Any:
+    """msgspec's hook: a pydantic model from what a producer passed instead of one."""
+    if kind is object or isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+    return _validated(kind.model_validate, value)
+
+
+def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return validate(value)
+    except ValueError as error:
+        # pydantic's own text quotes the input.
+        errors = getattr(error, "errors", None)
+        if errors is None:
+            raise
+        first = errors(include_url=False, include_context=False, include_input=False)[0]
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise ValueError(f"{first['msg']} - at `${path}`") from None
+
+
+def _explain(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the path and the fault that msgspec or a hook reports, without the value."""
+    message, path = str(error), ""
+    while match := _PATH.search(message):
+        message = message[: match.start()]
+        # A hook's own path comes before that of the place where the hook was called.
+        path += match[1] if "`key` in" not in match[0] else match[1] + "[key]"
+    if field := _FIELD.match(message):
+        path = f"{path}.{field[2]}"
+        message = "missing" if field[1] == "missing required" else "unknown field"
+    elif _QUOTED_VALUE.match(message):
+        message = "none of the allowed values"
+    message = message.replace("`", "")
+    return path.replace("[...]", "[…]"), message[:1].lower() + message[1:]
+
+
+def _check_number(value: Any, path: str) -> None:
+    kind = type(cast("object", value))
+    if kind is int:
+        if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            raise _Fault(path, "integer beyond 2^53, which loses digits in JavaScript; pass it as a string")
+    elif kind is float and not math.isfinite(value):
+        raise _Fault(path, "NaN and Infinity are not JSON")
+
+
+def _compare(sent: Any, read: Any, path: str, depth: int) -> None:
+    """Check that what a worker would read is what was passed. Tuples and sets may become lists.
+
+    Raises:
+        _Fault: With the path of the first difference.
+    """
+    kind = type(cast("object", sent))
+    if kind is str or kind is bool or sent is None:
+        if sent != read:
+            raise _changed(sent, read, path)
+    elif kind is int or kind is float:
+        _check_number(sent, path)
+        if sent != read:
+            raise _changed(sent, read, path)
+    elif depth > MAX_DEPTH:
+        raise _Fault(path, f"nested deeper than {MAX_DEPTH} levels, or contains itself")
+    elif _is_mapping(sent):
+        _compare_mappings(sent, read, path, depth)
+    elif isinstance(sent, (list, tuple)):
+        if not isinstance(read, (list, tuple)):
+            raise _changed(sent, read, path)
+        pairs = zip(cast("list[Any]", sent), cast("list[Any]", read), strict=True)
+        for index, (one, other) in enumerate(pairs):
+            _compare(one, other, f"{path}[{index}]", depth + 1)
+    elif isinstance(sent, (set, frozenset)):
+        for item in cast("set[Any]", sent):
+            _check_number(item, f"{path}[…]")
+        if sent != read:
+            raise _changed(sent, read, path)
+    elif (fields := _fields(kind)) is not None:
+        if type(read) is not kind:
+            raise _changed(sent, read, path)
+        for field in fields:
+            _compare(getattr(sent, field), getattr(read, field), f"{path}.{field}", depth + 1)
+    elif sent != read and (type(read) is not kind or _has_equality(kind)):
+        # A class without equality of its own cannot be compared; its model has validated it.
+        raise _changed(sent, read, path)
+
+
+def _compare_mappings(sent: Mapping[Any, Any], read: Any, path: str, depth: int) -> None:
+    if not _is_mapping(read):
+        raise _changed(sent, read, path)
+    for key, item in sent.items():
+        inner = f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[…]"
+        if key not in read:
+            raise _Fault(inner, f"a key of type {type(key).__name__} would be read as text")
+        _check_number(item, inner)
+        _compare(item, read[key], inner, depth + 1)
+
+
+def _has_equality(kind: type) -> bool:
+    return any("__eq__" in vars(base) for base in kind.__mro__[:-1])
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields(kind: Any) -> tuple[str, ...] | None:
+    """Return the names of a model's fields, None for what is no model."""
+    if issubclass(kind, msgspec.Struct):
+        return kind.__struct_fields__
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    if _is_pydantic(kind):
+        return tuple(name for name, field in kind.model_fields.items() if not field.exclude)
+    return None
+
+
+def _changed(sent: Any, read: Any, path: str) -> _Fault:
+    sent_kind, read_kind = type(sent).__name__, type(read).__name__
+    if sent_kind == read_kind:
+        return _Fault(path, f"this {sent_kind} would not be read back as it is")
+    return _Fault(path, f"{sent_kind} would be read back as {read_kind}; annotate it, or pass {read_kind}")
