@@ -1,0 +1,102 @@
+"""JSON that both Python and JavaScript read alike. Nothing but JSON is ever stored or loaded.
+
+`msgspec` does the work. What it would let through and a Node worker could not read is refused here:
+numbers that are not finite, integers beyond 2^53, keys that are not text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from .errors import SerializationError
+
+__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "dumps", "ensure_json", "loads"]
+
+MAX_DEPTH: Final = 64
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_SCALARS = (str, bool, type(None))
+
+
+def dumps(value: Any, what: str = "data") -> str:
+    """Return `value` as JSON text.
+
+    Args:
+        value: Anything made of dicts with text keys, lists, tuples, text, numbers, booleans and None;
+            also what msgspec writes: dataclasses, structs, datetimes, UUIDs, enums, decimals.
+        what: How an error calls the value.
+
+    Raises:
+        SerializationError: With the path of the first part that does not fit, never its content.
+    """
+    if type(value) is dict and not value:
+        return "{}"
+    ensure_json(value, what)
+    try:
+        return _encoder.encode(value).decode()
+    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        raise SerializationError(f"{what}: {error}") from None
+
+
+def loads(text: str | bytes, what: str = "data") -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        SerializationError: The text is not JSON.
+    """
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise SerializationError(f"{what}: stored text is not JSON ({error})") from None
+
+
+def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
+    """Check what msgspec does not: finite numbers, safe integers, text keys, no bytes, bounded depth.
+
+    A cycle ends at the depth limit.
+
+    Raises:
+        SerializationError: With the path of the first part that does not fit.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if kind is int:
+        if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            raise SerializationError(
+                f"{what}: integer beyond 2^53, which loses digits in JavaScript; pass it as text"
+            )
+    elif kind is float:
+        if not math.isfinite(value):
+            raise SerializationError(f"{what}: NaN and Infinity are not JSON; use None")
+    elif depth >= MAX_DEPTH:
+        raise SerializationError(f"{what}: nested deeper than {MAX_DEPTH} levels, or contains itself")
+    elif isinstance(value, Mapping):
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            if not isinstance(key, str):
+                raise SerializationError(f"{what}: key of type {type(key).__name__}; JSON keys are text")
+            ensure_json(item, f"{what}.{key}" if key.isidentifier() else f"{what}[…]", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(cast("list[Any]", value)):
+            ensure_json(item, f"{what}[{index}]", depth + 1)
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        raise SerializationError(f"{what}: bytes are not JSON; pass text, e.g. base64")
+    elif isinstance(value, (set, frozenset)):
+        raise SerializationError(f"{what}: a set is not JSON; pass a list")
+    elif not _is_plain(value):
+        # Structs, dataclasses and the like: look at what msgspec makes of them.
+        try:
+            ensure_json(msgspec.to_builtins(value), what, depth + 1)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SerializationError(f"{what}: {error}") from None
+
+
+def _is_plain(value: Any) -> bool:
+    """A subclass of a scalar, such as a StrEnum or an IntEnum."""
+    return isinstance(value, (str, bool))

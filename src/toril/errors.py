@@ -1,0 +1,200 @@
+"""Everything that toril raises, and what is true in Redis when it does.
+
+::
+
+    TorilError
+    ├── ConfigurationError          a mistake in the program or its settings; nothing was sent
+    │   └── AuthenticationError     the server refused the user or the password
+    ├── ConnectionLostError         no answer; the change may or may not have happened
+    │   └── ServerUnreachableError  no connection could be made; nothing has happened
+    ├── ServerRefusedError          the server answered with an error of its own; nothing has happened
+    │   └── ScriptForgottenError    it does not have the script (any more); toril sends it again by itself
+    ├── SerializationError          data that cannot be stored, or read back
+    ├── TransitionError             a script refused to move a job, and changed nothing
+    │   ├── JobNotFoundError        there is no such job
+    │   ├── JobNotInStateError      the job is in another state than the move needs
+    │   ├── LockLostError           the worker's claim on the job is gone, or is another worker's
+    │   ├── PendingChildrenError    the job has children that have not finished
+    │   ├── FailedChildrenError     the job has a child whose failure fails it
+    │   ├── ParentNotFoundError     the parent that was named does not exist
+    │   ├── ParentTakenError        the job already belongs to another parent
+    │   └── SchedulerJobError       the job is the pending iteration of a scheduler
+    └── JobFailedError              raised by `job.result()`: the job ended as failed
+
+    raised by processors, to steer:
+    ├── UnrecoverableError          fail now, whatever attempts are left
+    └── DelayedError                run again at a given time, without counting an attempt
+
+Messages name the job or the queue and never carry a payload, which may be private.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectionLostError",
+    "DelayedError",
+    "FailedChildrenError",
+    "JobFailedError",
+    "JobNotFoundError",
+    "JobNotInStateError",
+    "LockLostError",
+    "ParentNotFoundError",
+    "ParentTakenError",
+    "PendingChildrenError",
+    "SchedulerJobError",
+    "ScriptForgottenError",
+    "SerializationError",
+    "ServerRefusedError",
+    "ServerUnreachableError",
+    "TorilError",
+    "TransitionError",
+    "UnrecoverableError",
+    "refusal",
+]
+
+
+class TorilError(Exception):
+    """The root of what toril raises."""
+
+
+class ConfigurationError(TorilError):
+    """A mistake in the program or in its settings. Nothing was sent to the server."""
+
+
+class AuthenticationError(ConfigurationError):
+    """The server refused the user name or the password, or this user may not run a command."""
+
+
+class ConnectionLostError(TorilError):
+    """The connection broke before the answer came. The change may or may not have happened."""
+
+
+class ServerUnreachableError(ConnectionLostError):
+    """No connection could be made. Nothing has happened."""
+
+
+class ServerRefusedError(TorilError):
+    """The server answered with an error of its own: out of memory, read-only, loading. Nothing has happened."""
+
+
+class ScriptForgottenError(ServerRefusedError):
+    """The server does not have a script, e.g. after a restart. toril sends it again by itself."""
+
+
+class SerializationError(TorilError):
+    """Data that is not JSON, or stored text that cannot be read back."""
+
+
+class TransitionError(TorilError):
+    """A script refused to move a job, and changed nothing.
+
+    Attributes:
+        job_id: The job that stayed where it was.
+    """
+
+    says = "the move was refused"
+
+    def __init__(self, job_id: str, detail: str | None = None) -> None:
+        super().__init__(f"job {job_id!r}: {detail or self.says}")
+        self.job_id = job_id
+
+
+class JobNotFoundError(TransitionError):
+    """There is no such job: it never was, or it has been removed."""
+
+    says = "not found; it was removed, or the queue name or prefix differs"
+
+
+class JobNotInStateError(TransitionError):
+    """The job is in another state than the move needs; somebody else has moved it."""
+
+    says = "not in the state that this move needs; it has moved on"
+
+
+class LockLostError(TransitionError):
+    """The lock ran out, or another worker holds it. What this worker writes about the job is refused."""
+
+    says = "lock lost"
+
+
+class PendingChildrenError(TransitionError):
+    """The job cannot complete while it has children that have not finished."""
+
+    says = "has children that have not finished"
+
+
+class FailedChildrenError(TransitionError):
+    """The job cannot complete: a child failed whose failure fails its parent."""
+
+    says = "has at least one failed child"
+
+
+class ParentNotFoundError(TransitionError):
+    """The parent that was named for the job does not exist."""
+
+    says = "its parent does not exist"
+
+
+class ParentTakenError(TransitionError):
+    """The job exists already and belongs to another parent."""
+
+    says = "belongs to another parent, which still exists"
+
+
+class SchedulerJobError(TransitionError):
+    """The job is the pending iteration of a job scheduler; remove the scheduler instead."""
+
+    says = "is the next run of a job scheduler; remove the scheduler instead"
+
+
+class JobFailedError(TorilError):
+    """The awaited job ended as failed.
+
+    Attributes:
+        job_id: The job.
+        failed_reason: What its last attempt raised, as stored.
+    """
+
+    def __init__(self, job_id: str, failed_reason: str) -> None:
+        super().__init__(f"job {job_id!r} failed: {failed_reason}")
+        self.job_id = job_id
+        self.failed_reason = failed_reason
+
+
+class UnrecoverableError(Exception):
+    """Raised by a processor: fail the job for good, whatever attempts are left."""
+
+
+class DelayedError(Exception):
+    """Raised by a processor: run this job again at `until`. No attempt is counted.
+
+    Args:
+        until: A point in time (naive is taken as local time), or how long from now.
+    """
+
+    def __init__(self, until: datetime | timedelta | float) -> None:
+        super().__init__("delayed")
+        self.until = until
+
+
+# The numbers are BullMQ's; `scripts/includes/error_codes.lua` gives them the same names.
+_REFUSALS: dict[int, type[TransitionError]] = {
+    -1: JobNotFoundError,
+    -2: LockLostError,
+    -3: JobNotInStateError,
+    -4: PendingChildrenError,
+    -5: ParentNotFoundError,
+    -6: LockLostError,
+    -7: ParentTakenError,
+    -8: SchedulerJobError,
+    -9: FailedChildrenError,
+}
+
+
+def refusal(code: int, job_id: str) -> TransitionError:
+    """Return the error for a script's negative answer about a job."""
+    return _REFUSALS.get(code, TransitionError)(job_id)

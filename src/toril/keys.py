@@ -1,0 +1,91 @@
+"""The names of a queue's keys. Nothing here talks to a server."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import cached_property
+
+from .errors import ConfigurationError
+
+__all__ = ["QueueKeys", "check_job_id", "client_name"]
+
+_MAX_NAME_BYTES = 256
+
+
+@dataclass(frozen=True)
+class QueueKeys:
+    """Keys of one queue: `<prefix>:<queue>:<suffix>`.
+
+    Raises:
+        ConfigurationError: The name is empty, too long, or holds `:` or a control character.
+    """
+
+    prefix: str
+    queue: str
+
+    def __post_init__(self) -> None:
+        _check_name("queue name", self.queue)
+        if ":" in self.queue:
+            raise ConfigurationError(
+                f"queue name {self.queue!r} holds ':', which separates the parts of a key; "
+                "use another character, or put the namespace into `prefix`"
+            )
+        _check_name("prefix", self.prefix)
+
+    @cached_property
+    def base(self) -> str:
+        """The beginning of every key, with its trailing colon."""
+        return f"{self.prefix}:{self.queue}:"
+
+    @property
+    def qualified_name(self) -> str:
+        """`<prefix>:<queue>`, by which flows name a queue."""
+        return f"{self.prefix}:{self.queue}"
+
+    def key(self, suffix: str) -> str:
+        """Return the key with this suffix, e.g. `wait`."""
+        return self.base + suffix
+
+    def job(self, job_id: str) -> str:
+        """Return the key of a job's record."""
+        return self.base + job_id
+
+
+def client_name(keys: QueueKeys, worker_name: str | None = None, *, suffix: str = "") -> str:
+    """Return the connection name by which Node's `getWorkers` finds a worker.
+
+    `<prefix>:<base64 of the queue>`, then `:w:<name>` for a named worker; `suffix` is `:qe` for a
+    listener of events.
+    """
+    encoded = base64.b64encode(keys.queue.encode()).decode()
+    named = f":w:{worker_name}" if worker_name else suffix
+    return f"{keys.prefix}:{encoded}{named}"
+
+
+def check_job_id(job_id: str) -> None:
+    """Refuse a custom id that BullMQ refuses, or that could be taken for a generated one.
+
+    Raises:
+        ConfigurationError: The id is an integer, `0`, begins with `0:`, or has colons other than two.
+    """
+    _check_name("job_id", job_id)
+    if job_id.removeprefix("-").isdecimal() and job_id.isascii() and str(int(job_id)) == job_id:
+        raise ConfigurationError(
+            f"job_id {job_id!r} is an integer, which is how generated ids look; add a letter, e.g. 'order-{job_id}'"
+        )
+    if job_id.startswith("0:"):
+        raise ConfigurationError(f"job_id {job_id!r} begins with '0:', which marks an old wake-up marker")
+    if ":" in job_id and job_id.count(":") != 2:
+        raise ConfigurationError(f"job_id {job_id!r} holds ':', which separates the parts of a key; use '-' or '.'")
+
+
+def _check_name(what: str, value: str) -> None:
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{what} must be text, got {type(value).__name__}")
+    if not value:
+        raise ConfigurationError(f"{what} must not be empty")
+    if len(value.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES:
+        raise ConfigurationError(f"{what} is longer than {_MAX_NAME_BYTES} bytes")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ConfigurationError(f"{what} {value!r} holds a control character")

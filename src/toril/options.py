@@ -1,0 +1,307 @@
+"""The options of a job: what users write, what stands in Redis, and what a worker reads back.
+
+Users write Python's spelling and durations; Redis holds BullMQ's compact names and milliseconds, as
+ordinary JSON without nulls. Unknown options are refused on the way in and kept on the way out, since
+a newer Node client may have written them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypedDict, cast
+
+from .backoff import Backoff, Custom, Duration, Exponential, Fixed, milliseconds
+from .codec import MAX_SAFE_INTEGER, dumps, loads
+from .errors import ConfigurationError, SerializationError
+from .keys import check_job_id
+
+__all__ = ["HIGHEST_PRIORITY", "JobOptions", "KeepJobs", "KeepRule", "PreparedOptions", "StoredOptions", "prepare"]
+
+HIGHEST_PRIORITY: Final = 2_097_151
+"""The largest priority number, which runs last."""
+
+_MAX_DATE_MS: Final = 2**53 // 4096
+"""Due times beyond this have no exact score; it lies in 2039."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepJobs:
+    """How many finished jobs are kept.
+
+    Args:
+        count: The newest so many.
+        age: Those that ended within this time.
+        limit: How many are removed by age at a time, so that no call takes long.
+    """
+
+    count: int | None = None
+    age: Duration | None = None
+    limit: int | None = None
+
+
+class JobOptions(TypedDict, total=False):
+    """What `add` takes beside name and data. Durations are `timedelta` or seconds."""
+
+    job_id: str
+    """An id of your own; adding it twice adds it once. Not an integer, and without `:`."""
+    delay: Duration
+    """Not before this time has passed."""
+    priority: int
+    """1 runs first, 2,097,151 last. 0, the default, runs before all of them."""
+    attempts: int
+    """How often the job is tried in all."""
+    backoff: Backoff | Duration
+    """How long to wait between attempts; a duration is a `Fixed` one."""
+    lifo: bool
+    """Run before the jobs that are waiting now."""
+    timestamp: int
+    """When the job was made, in epoch milliseconds; delays count from here."""
+    keep_logs: int
+    """How many of the newest log rows are kept."""
+    stack_trace_limit: int
+    """How many of the newest stack traces are kept."""
+    size_limit: int
+    """The most bytes that the data may have as JSON."""
+    remove_on_complete: bool | int | KeepJobs
+    """True removes the job when it completes, a number keeps so many of the queue's."""
+    remove_on_fail: bool | int | KeepJobs
+    """The same for jobs that fail for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRule:
+    """How the finish script is told what to keep.
+
+    Attributes:
+        count: -1 keeps all, 0 keeps not even this job, empty says nothing.
+        age: Seconds, or empty.
+        limit: How many to remove by age.
+    """
+
+    count: str = "-1"
+    age: str = ""
+    limit: str = "1000"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedOptions:
+    """Options that have been checked, ready to be stored."""
+
+    stored: str = '{"attempts":0}'
+    job_id: str = ""
+    delay_ms: int = 0
+    priority: int = 0
+    lifo: bool = False
+    timestamp: int | None = None
+    size_limit: int | None = None
+
+
+_NO_OPTIONS: Final = PreparedOptions()
+
+
+def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> PreparedOptions:
+    """Check options and put them into the stored form.
+
+    Args:
+        options: What the caller gave.
+        defaults: What holds for options that the caller did not give.
+
+    Raises:
+        ConfigurationError: An option is unknown, has the wrong type or is out of range.
+    """
+    if defaults:
+        options = {**defaults, **options}
+    if not options:
+        return _NO_OPTIONS
+    raw: dict[str, Any] = {"attempts": 0}
+    for name, value in options.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            raise ConfigurationError(_unknown(name))
+        stored_name, stored_value = check(name, value)
+        if stored_value is not None:
+            raw[stored_name] = stored_value
+    size_limit = raw.get("sizeLimit")
+    return PreparedOptions(
+        stored=dumps(raw, "options"),
+        job_id=raw.get("jobId", ""),
+        delay_ms=raw.get("delay", 0),
+        priority=raw.get("priority", 0),
+        lifo=raw.get("lifo", False),
+        timestamp=raw.get("timestamp"),
+        size_limit=size_limit,
+    )
+
+
+def _unknown(name: str) -> str:
+    known = sorted(_CHECKS)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"unknown job option {name!r}; {hint}"
+
+
+def _integer(stored_name: str, low: int, high: int = MAX_SAFE_INTEGER) -> Callable[[str, Any], tuple[str, Any]]:
+    def check(name: str, value: Any) -> tuple[str, Any]:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigurationError(f"{name} must be an integer, got {type(value).__name__}")
+        if not low <= value <= high:
+            raise ConfigurationError(f"{name} must be between {low} and {high}, got {value}")
+        return stored_name, value
+
+    return check
+
+
+def _check_delay(name: str, value: Any) -> tuple[str, Any]:
+    return name, milliseconds(value, name)
+
+
+def _check_flag(name: str, value: Any) -> tuple[str, Any]:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {type(value).__name__}")
+    return name, value
+
+
+def _check_job_id(_: str, value: Any) -> tuple[str, Any]:
+    if value == "" or value is None:
+        return "jobId", None
+    check_job_id(value)
+    return "jobId", value
+
+
+def _check_backoff(name: str, value: Any) -> tuple[str, Any]:
+    if isinstance(value, (Fixed, Exponential, Custom)):
+        return name, value.stored()
+    return name, Fixed(value).stored()
+
+
+def _check_keep(name: str, value: Any) -> tuple[str, Any]:
+    stored_name = {"remove_on_complete": "removeOnComplete", "remove_on_fail": "removeOnFail"}[name]
+    return stored_name, stored_keep(name, value)
+
+
+def stored_keep(name: str, value: Any) -> bool | int | dict[str, Any]:
+    """Return the stored form of a retention option.
+
+    Raises:
+        ConfigurationError: It is none of a boolean, a number of jobs, and `KeepJobs`.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if value < 0:
+            raise ConfigurationError(f"{name} must not be negative; False keeps all")
+        return value
+    if isinstance(value, KeepJobs):
+        stored: dict[str, Any] = {}
+        if value.count is not None:
+            _integer("count", 0)(f"{name}.count", value.count)
+            stored["count"] = value.count
+        if value.age is not None:
+            # The one duration that BullMQ stores in seconds.
+            stored["age"] = -(-milliseconds(value.age, f"{name}.age") // 1000)
+        if value.limit is not None:
+            _integer("limit", 1)(f"{name}.limit", value.limit)
+            stored["limit"] = value.limit
+        if not stored:
+            raise ConfigurationError(f"{name}: KeepJobs needs a count or an age; False keeps all")
+        return stored
+    raise ConfigurationError(
+        f"{name} must be True, False, a number of jobs or KeepJobs(...), got {type(value).__name__}"
+    )
+
+
+_CHECKS: Final[dict[str, Callable[[str, Any], tuple[str, Any]]]] = {
+    "job_id": _check_job_id,
+    "delay": _check_delay,
+    "priority": _integer("priority", 0, HIGHEST_PRIORITY),
+    "attempts": _integer("attempts", 0),
+    "backoff": _check_backoff,
+    "lifo": _check_flag,
+    "timestamp": _integer("timestamp", 1_000_000_000_000, _MAX_DATE_MS),
+    "keep_logs": _integer("kl", 0),
+    "stack_trace_limit": _integer("stackTraceLimit", 0),
+    "size_limit": _integer("sizeLimit", 0),
+    "remove_on_complete": _check_keep,
+    "remove_on_fail": _check_keep,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOptions:
+    """A job's options as a worker reads them; whoever stored them.
+
+    Attributes:
+        raw: Everything that stands in Redis, under BullMQ's names.
+        attempts: How often the job is tried; 0 and 1 both mean once.
+        backoff: An object with `type` and `delay` in milliseconds, a bare number of milliseconds, or None.
+        lifo: Whether it runs before the jobs that wait.
+        keep_completed: What its completion removes; None leaves it to the worker.
+        keep_failed: Likewise for its failure.
+        stack_trace_limit: How many stack traces are kept; None keeps all.
+        keep_logs: How many log rows are kept; None keeps all.
+    """
+
+    raw: Mapping[str, Any]
+    attempts: int
+    backoff: object
+    lifo: bool
+    keep_completed: KeepRule | None
+    keep_failed: KeepRule | None
+    stack_trace_limit: int | None
+    keep_logs: int | None
+
+    @staticmethod
+    def parse(text: str) -> StoredOptions:
+        """Read the stored text. Jobs of one kind share it, so reading is remembered.
+
+        Raises:
+            SerializationError: The text is not a JSON object.
+        """
+        return _parse(text) if len(text) < 2048 else _parse.__wrapped__(text)
+
+
+@lru_cache(maxsize=512)
+def _parse(text: str) -> StoredOptions:
+    raw = loads(text or "{}", "options")
+    if not isinstance(raw, dict):
+        raise SerializationError("options: stored text is not a JSON object")
+    fields = cast("dict[str, Any]", raw)
+    return StoredOptions(
+        raw=fields,
+        attempts=_count(fields.get("attempts")) or 0,
+        backoff=fields.get("backoff"),
+        lifo=bool(fields.get("lifo")),
+        keep_completed=keep_rule(fields.get("removeOnComplete")),
+        keep_failed=keep_rule(fields.get("removeOnFail")),
+        stack_trace_limit=_count(fields.get("stackTraceLimit")),
+        keep_logs=_count(fields.get("kl", fields.get("keepLogs"))),
+    )
+
+
+def keep_rule(stored: object) -> KeepRule | None:
+    """Return the rule that a stored retention option stands for; None where it says nothing."""
+    if stored is None:
+        return None
+    if isinstance(stored, bool):
+        return KeepRule(count="0" if stored else "-1")
+    if isinstance(stored, (int, float)):
+        return KeepRule(count=str(int(stored)))
+    if isinstance(stored, dict):
+        fields = cast("dict[str, Any]", stored)
+        count, age, limit = (_count(fields.get(name)) for name in ("count", "age", "limit"))
+        return KeepRule(
+            count="" if count is None else str(count),
+            age="" if age is None else str(age),
+            limit="1000" if limit is None else str(limit),
+        )
+    return None
+
+
+def _count(value: object) -> int | None:
+    """A whole number from foreign data; anything else counts as absent."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if abs(value) < 2**53 else None

@@ -1,0 +1,7 @@
+-- The negative answers of scripts, by BullMQ's numbers; `errors.py` has a class for each.
+local ERR_JOB_NOT_FOUND = -1
+local ERR_LOCK_NOT_FOUND = -2
+local ERR_JOB_NOT_IN_STATE = -3
+local ERR_PENDING_CHILDREN = -4
+local ERR_LOCK_MISMATCH = -6
+local ERR_FAILED_CHILDREN = -9

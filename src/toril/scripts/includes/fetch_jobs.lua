@@ -1,0 +1,58 @@
+--- @include "includes/is_open"
+--- @include "includes/promote_due"
+--- @include "includes/limit_ttl"
+--- @include "includes/take_ids"
+--- @include "includes/start_job"
+-- "Give me the next jobs", up to `want`: promotes what is due, obeys pause, rate limit and global
+-- concurrency, and starts what it takes. It leaves what single fetches, one after another until one
+-- comes back empty, would leave.
+--
+-- Returns a table: jobs (id, record, id, record, …), ttl_ms of a rate limit or 0, due_ms of the next
+-- delayed job or '0' (only when there was nothing to take), and `closed`.
+local function fetch_jobs(keys, base, now, worker, want)
+  local answer = { jobs = {}, ttl_ms = 0, due_ms = '0', closed = false }
+  local now_ms = tonumber(now)
+  local meta = redis.call('HMGET', keys.meta, 'paused', 'concurrency', 'max', 'duration')
+  local limit = { max = tonumber(meta[3]) or tonumber(worker.limit_max) }
+  limit.duration = tonumber(worker.limit_duration) or tonumber(meta[4]) or 0
+  local open = is_open(keys.active, meta[1], meta[2])
+  local all_promoted = false
+  local taken = 0
+  while taken < want do
+    if not all_promoted then
+      all_promoted = promote_due(keys, base, now_ms, open) < 1000
+    end
+    answer.ttl_ms = limit_ttl(keys.limiter, limit.max)
+    answer.closed = not is_open(keys.active, meta[1], meta[2])
+    if answer.ttl_ms > 0 or answer.closed then
+      break
+    end
+    local room = want - taken
+    if limit.max or meta[2] or not all_promoted then
+      -- Each start can change what the next may do.
+      room = 1
+    end
+    local ids = take_ids(keys, room)
+    for _, id in ipairs(ids) do
+      local record = start_job(keys, base, now, worker, id, limit)
+      if record then
+        answer.jobs[#answer.jobs + 1] = id
+        answer.jobs[#answer.jobs + 1] = record
+        taken = taken + 1
+      end
+    end
+    if #ids < room then
+      redis.call('DEL', keys.pc)
+      local first = redis.call('ZRANGE', keys.delayed, 0, 0, 'WITHSCORES')
+      if first[2] then
+        answer.due_ms = string.format('%.17g', tonumber(first[2]) / 4096)
+      end
+      break
+    end
+  end
+  if taken > 0 then
+    -- Unconditional: this is how a burst fans out, each worker waking the next.
+    redis.call('ZADD', keys.marker, 0, '0')
+  end
+  return answer
+end

@@ -1,0 +1,57 @@
+--- @include "includes/delete_job"
+--- @include "includes/evict_finished"
+-- Ends one active job as completed or failed. Checks come before the first write; the lock goes with
+-- the first write. Returns 0, or the refusal.
+--
+-- `job` has id, token, target ('completed' | 'failed'), value (return value as JSON, or failed reason
+-- as raw text), stacktrace (JSON, for failures), attempts, and keep {count, age, limit}.
+local function finish_job(keys, base, now_ms, job)
+  local job_key = base .. job.id
+  local record = redis.call('HMGET', job_key, 'name', 'atm')
+  if not record[1] and redis.call('EXISTS', job_key) == 0 then
+    return ERR_JOB_NOT_FOUND
+  end
+  local is_completed = job.target == 'completed'
+  if is_completed then
+    if redis.call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
+      if redis.call('SCARD', job_key .. ':dependencies') > 0 then
+        return ERR_PENDING_CHILDREN
+      end
+      return ERR_FAILED_CHILDREN
+    end
+  end
+  local code = release_lock(job_key, keys.stalled, job.id, job.token)
+  if code < 0 then
+    return code
+  end
+  if redis.call('LREM', keys.active, -1, job.id) == 0 then
+    return ERR_JOB_NOT_IN_STATE
+  end
+  local made = (tonumber(record[2]) or 0) + 1
+
+  if job.keep.count == 0 then
+    delete_job(job_key)
+  else
+    if is_completed then
+      redis.call('HSET', job_key, 'atm', made, 'returnvalue', job.value, 'finishedOn', now_ms)
+    else
+      redis.call('HSET', job_key, 'atm', made, 'failedReason', job.value, 'stacktrace', job.stacktrace,
+        'finishedOn', now_ms)
+      redis.call('HDEL', job_key, 'defa')
+    end
+    redis.call('ZADD', keys[job.target], now_ms, job.id)
+    evict_finished(base, keys[job.target], tonumber(now_ms), job.keep)
+  end
+
+  if is_completed then
+    redis.call('XADD', keys.events, '*', 'event', 'completed', 'jobId', job.id, 'returnvalue', job.value,
+      'prev', 'active')
+  else
+    redis.call('XADD', keys.events, '*', 'event', 'failed', 'jobId', job.id, 'failedReason', job.value,
+      'prev', 'active')
+    if made >= job.attempts then
+      redis.call('XADD', keys.events, '*', 'event', 'retries-exhausted', 'jobId', job.id, 'attemptsMade', made)
+    end
+  end
+  return 0
+end
