@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +34,6 @@ def connect(server: MongoServer) -> MongoClient[dict[str, Any]]:
 
 def port_of(server: MongoServer) -> int:
     return int(server.url.partition("127.0.0.1:")[2].partition("/")[0])
-
-
-def is_running(pid: int) -> bool:
-    """A zombie counts as gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(pid: int, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while is_running(pid):
-        assert time.monotonic() < deadline, f"process {pid} still runs after {seconds} s"
-        time.sleep(0.02)
 
 
 def test_a_started_server_takes_a_transaction(server: MongoServer) -> None:
@@ -145,7 +129,7 @@ def test_a_binary_without_its_libraries_says_which(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
-def test_the_server_dies_with_its_owner(tmp_path: Path) -> None:
+def test_the_server_dies_with_its_owner(tmp_path: Path, wait_until_gone: Callable[..., None]) -> None:
     """Killing the process that started it leaves no mongod behind."""
     program = textwrap.dedent("""
         import pathlib, sys, threading
@@ -163,6 +147,6 @@ def test_the_server_dies_with_its_owner(tmp_path: Path) -> None:
     ) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
-        assert is_running(pid)
+        os.kill(pid, 0)
         owner.kill()
     wait_until_gone(pid)

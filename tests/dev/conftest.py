@@ -1,0 +1,35 @@
+"""What tests of the development servers share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:  # `dev` is not installed; it runs from the root of the repository.
+    sys.path.insert(0, str(ROOT))
+
+
+def is_running(pid: int) -> bool:
+    """A zombie counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def wait_until_gone() -> Callable[..., None]:
+    """Wait for processes that somebody else has to reap."""
+
+    def wait(*pids: int, seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
+        while left := [pid for pid in pids if is_running(pid)]:
+            assert time.monotonic() < deadline, f"processes {left} still run after {seconds} s"
+            time.sleep(0.02)
+
+    return wait
