@@ -200,7 +200,7 @@ class Signature:
                 _check_number(given[name], f".{name}")
             text = self._encoder.encode(value).decode()
             if self._is_verified:
-                _compare(value, self._decoder.decode(text), "", 0)
+                _read_back(value, text, self._decoder)
         except _Fault as fault:
             raise self._error(fault.path, fault.message) from None
         except msgspec.ValidationError as error:
@@ -263,8 +263,8 @@ class Signature:
         """A default is written as if it had been passed, so it has to fit."""
         try:
             value = msgspec.convert(parameter.default, hint, builtin_types=_NATIVE, dec_hook=_adopt)
-            text = self._encoder.encode(value)
-            _compare(value, msgspec.json.decode(text, type=hint, dec_hook=_read), "", 0)
+            decoder = msgspec.json.Decoder(hint, dec_hook=_read)
+            _read_back(value, self._encoder.encode(value), decoder)
         except _Fault as fault:
             reason = fault.message
         except msgspec.ValidationError as error:
@@ -510,10 +510,14 @@ def _is_pydantic(kind: Any) -> bool:
 
 def _write(value: Any) -> Any:
     """msgspec's hook: what to write for a pydantic model."""
-    if _is_pydantic(type(value)):
+    if _is_pydantic(cast("Any", type(value))):
         # By alias, because that is how it is read; without computed fields, which a strict model refuses.
         return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
-    raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
+    if value is None:
+        # None needs no hook, unless it took the place of a key.
+        raise TypeError("keys of mappings have to be text")
+    # Reading it back finds the place, and refuses it.
+    return None
 
 
 def _read(kind: Any, value: Any) -> Any:
@@ -571,6 +575,17 @@ def _check_number(value: Any, path: str) -> None:
         raise _Fault(path, "NaN and Infinity are not JSON")
 
 
+def _read_back(value: Any, text: str | bytes, decoder: msgspec.json.Decoder[Any]) -> None:
+    """Check that the text of a value reads as the value."""
+    try:
+        read = decoder.decode(text)
+    except msgspec.ValidationError:
+        # Where the fault is a NaN, which is written as null, say so.
+        _compare(value, value, "", 0)
+        raise
+    _compare(value, read, "", 0)
+
+
 def _compare(sent: Any, read: Any, path: str, depth: int) -> None:
     """Check that what a worker would read is what was passed. Tuples and sets may become lists.
 
@@ -600,7 +615,7 @@ def _compare(sent: Any, read: Any, path: str, depth: int) -> None:
             _check_number(item, f"{path}[…]")
         if sent != read:
             raise _changed(sent, read, path)
-    elif (fields := _fields(kind)) is not None:
+    elif (fields := _fields(cast("Any", kind))) is not None:
         if type(read) is not kind:
             raise _changed(sent, read, path)
         for field in fields:
@@ -633,7 +648,7 @@ def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
 def _fields(kind: Any) -> tuple[str, ...] | None:
     """Return the names of a model's fields, None for what is no model."""
     if issubclass(kind, msgspec.Struct):
-        return kind.__struct_fields__
+        return tuple(kind.__struct_fields__)
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
     if _is_pydantic(kind):
@@ -645,4 +660,6 @@ def _changed(sent: Any, read: Any, path: str) -> _Fault:
     sent_kind, read_kind = type(sent).__name__, type(read).__name__
     if sent_kind == read_kind:
         return _Fault(path, f"this {sent_kind} would not be read back as it is")
+    if read is None:
+        return _Fault(path, f"{sent_kind} is nothing that JSON can hold")
     return _Fault(path, f"{sent_kind} would be read back as {read_kind}; annotate it, or pass {read_kind}")
