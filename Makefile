@@ -1,0 +1,91 @@
+# What can be done here: `make help`. Needs Python 3.11+ and make; Node.js 20+ for the tests against BullMQ.
+#
+#   VENV=path      another environment than .venv
+#   PYTHON=path    the Python that makes it
+#   TESTS=paths    `make test` runs only these, e.g. TESTS="tests/test_worker.py -k stalled"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+NODE := $(shell command -v node)
+
+# Versions and hashes come from the lock files. This project itself is installed last, from the work tree.
+RUN_LOCK := requirements/run.txt
+DEV_LOCK := requirements/dev.txt
+PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
+
+.PHONY: help run test check format docs lock clean
+
+help:  ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: $(VENV)/.run-installed  ## Start the platform, its workers and every server they need.
+	@exec $(BIN)/python -m dev
+
+test: $(VENV)/.dev-installed $(if $(NODE),interop/node_modules/.package-lock.json)  ## Run all tests, on real servers.
+	@$(if $(NODE),,echo 'Node.js is missing: the tests against BullMQ for Node are skipped.')
+	@$(BIN)/python -m tests.sections $(TESTS)
+
+check: $(VENV)/.dev-installed  ## Lint, formatting and types.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(if $(wildcard pharmacy_coverage/pyproject.toml),cd pharmacy_coverage && $(abspath $(BIN))/mypy)
+	@$(BIN)/pyright
+
+format: $(VENV)/.dev-installed  ## Format the code, and mend what the linter can mend.
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+docs: $(VENV)/.dev-installed  ## Run the code in README and docs, and follow their links.
+	@$(BIN)/python -m pytest tests/test_docs.py
+
+clean:  ## Remove what was installed and cached here; data of `make run` stays.
+	@rm -rf $(VENV) interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+lock: $(BIN)/uv  ## Resolve the dependencies anew and pin them with hashes.
+	@$(BIN)/python requirements/lock.py
+
+# --- environment ------------------------------------------------------------------------------
+
+# Counts on a terminal, says nothing elsewhere; pip's own words if it fails.
+define install
+	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
+	if ! $(PIP) install --progress-bar off $(1) 2>&1 | tee $$log \
+		| awk -v tty="$$(test -t 2 && echo 1 || true)" \
+			'/^(Collecting|Requirement already)/ { n++; if (tty) printf "\r  %d packages", n > "/dev/stderr" } \
+			END { if (tty && n) printf "\r%40s\r", "" > "/dev/stderr" }'; \
+	then cat $$log >&2; exit 1; fi
+endef
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@echo 'Making $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo 'On Debian, venv is a package of its own: apt-get install python3-venv' >&2; exit 1; }
+
+$(VENV)/.run-installed: $(RUN_LOCK) pyproject.toml $(wildcard pharmacy_coverage/pyproject.toml) | $(BIN)/python
+	@echo 'Installing what `make run` needs (the first time takes a minute) ...'
+	$(call install,--require-hashes -r $(RUN_LOCK))
+	$(call install,--no-deps --no-build-isolation $(addprefix -e ,$(PROJECTS)))
+	@touch $@
+
+$(VENV)/.dev-installed: $(DEV_LOCK) $(VENV)/.run-installed
+	@echo 'Installing what the tests need ...'
+	$(call install,--require-hashes -r $(DEV_LOCK))
+	@touch $@
+
+interop/node_modules/.package-lock.json: interop/package-lock.json
+	@echo 'Installing BullMQ for Node.js ...'
+	@npm ci --prefix interop --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(BIN)/uv: | $(BIN)/python
+	$(call install,uv)
