@@ -94,13 +94,19 @@ class TransitionError(TorilError):
 
     Attributes:
         job_id: The job that stayed where it was.
+        detail: What is known beyond the kind of refusal, or None.
     """
 
     says = "the move was refused"
 
     def __init__(self, job_id: str, detail: str | None = None) -> None:
-        super().__init__(f"job {job_id!r}: {detail or self.says}")
+        # What was given, not the sentence: errors cross process boundaries by being made again.
+        super().__init__(job_id, detail)
         self.job_id = job_id
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r}: {self.detail or self.says}"
 
 
 class JobNotFoundError(TransitionError):
@@ -160,9 +166,12 @@ class JobFailedError(TorilError):
     """
 
     def __init__(self, job_id: str, failed_reason: str) -> None:
-        super().__init__(f"job {job_id!r} failed: {failed_reason}")
+        super().__init__(job_id, failed_reason)
         self.job_id = job_id
         self.failed_reason = failed_reason
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r} failed: {self.failed_reason}"
 
 
 class UnrecoverableError(Exception):
@@ -177,7 +186,7 @@ class DelayedError(Exception):
     """
 
     def __init__(self, until: datetime | timedelta | float) -> None:
-        super().__init__("delayed")
+        super().__init__(until)
         self.until = until
 
 

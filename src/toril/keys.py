@@ -87,5 +87,15 @@ def _check_name(what: str, value: str) -> None:
         raise ConfigurationError(f"{what} must not be empty")
     if len(value.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES:
         raise ConfigurationError(f"{what} is longer than {_MAX_NAME_BYTES} bytes")
+    if not _is_utf8(value):
+        raise ConfigurationError(f"{what} {value!r} holds half of a surrogate pair, which UTF-8 cannot hold")
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise ConfigurationError(f"{what} {value!r} holds a control character")
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
