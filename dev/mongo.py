@@ -42,14 +42,23 @@ class MongoServer:
 
     Args:
         dir: Holds the data, the log and the last port. Made if it does not exist. One server at a time.
-        port: None takes the port of the last run where it is free, else any free one.
+        port: The only port to use. None takes the preferred one, else that of the last run, else any free one.
+        preferred_port: Where to be found as long as nobody else is there.
         start_timeout: Seconds until `start` gives up.
     """
 
-    def __init__(self, dir: Path, port: int | None = None, *, start_timeout: float = 60) -> None:
+    def __init__(
+        self,
+        dir: Path,
+        port: int | None = None,
+        *,
+        preferred_port: int | None = None,
+        start_timeout: float = 60,
+    ) -> None:
         self.dir = dir
         self.log = dir / "mongod.log"
         self._wanted_port = port
+        self._preferred_port = preferred_port
         self._start_timeout = start_timeout
         self._url: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,24 +125,25 @@ class MongoServer:
         """Start the member of the replica set, on the port that the stored configuration names."""
         remembered = self.dir / "port"
         configured = int(remembered.read_text()) if remembered.exists() else None
-        # Given 0, the server itself picks a free one, which nobody can snatch between choosing and binding.
-        port = self._wanted_port or configured or 0
-        for _ in range(10):
+        if self._wanted_port is not None:
+            candidates = [self._wanted_port]
+        else:
+            # Given 0, the server itself picks a free one, which nobody can snatch between choosing and binding.
+            candidates = [port for port in (self._preferred_port, configured) if port is not None] + [0] * 5
+        for port in candidates:
             if configured is not None and port != configured:
                 # A member that finds itself missing from its configuration first asks whoever has the old
                 # port, for up to 30 s. So its name is changed before: MongoDB's own recipe for such a case.
                 moved = self._launch(binary, port, deadline, alone=True)
                 if moved is None:
-                    break
+                    continue
                 self._rename_member(moved)
+                remembered.write_text(str(moved))
                 port = configured = moved
             actual = self._launch(binary, port, deadline)
             if actual is not None:
                 remembered.write_text(str(actual))
                 return actual
-            if self._wanted_port is not None:
-                break
-            port = 0
         raise MongoError(f"MongoDB's port {self._wanted_port or '(any)'} is in use.")
 
     def _rename_member(self, port: int) -> None:
