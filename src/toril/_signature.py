@@ -12,7 +12,8 @@ is. What is decided here:
   them. `null`, which is what a job without data may hold, reads as an object without keys.
 - **What is written is what will be read.** Types are checked strictly: text is no number, and no datetime.
   Where a type leaves room (`Any`, models), the written text is read back and compared before it counts.
-- Parameters without an annotation take any JSON. Those annotated `Job` receive the job and are no data.
+- Parameters without an annotation take any JSON. One annotated `Job` receives the job and is no data; a
+  plain `def`, which runs in a thread, asks for a `SyncJob`, whose verbs block.
 
 pydantic is used where a signature names one of its models, and is never imported.
 Finding queues, adding and running are left to `processor.py` and `worker.py`.
@@ -32,14 +33,18 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import msgspec
 
 from .codec import MAX_DEPTH, MAX_SAFE_INTEGER
 from .errors import ConfigurationError, SerializationError
 
-__all__ = ["Signature"]
+if TYPE_CHECKING:
+    from .job import Job
+    from .sync import SyncJob
+
+__all__ = ["Signature", "result_reader"]
 
 # With these named, `convert` takes a datetime for a datetime and no longer text for one.
 _NATIVE: Final = (
@@ -78,6 +83,7 @@ class Signature:
         "_numbers",
         "_positional",
         "_type",
+        "_wants_blocking_job",
         "is_async",
         "job_parameter",
         "name",
@@ -92,11 +98,13 @@ class Signature:
         *,
         is_async: bool,
         job_parameter: str | None,
+        wants_blocking_job: bool = False,
     ) -> None:
         given = list(parameters)
         self.name = name
         self.is_async = is_async
         self.job_parameter = job_parameter
+        self._wants_blocking_job = wants_blocking_job
         self.parameters = tuple(parameter.name for parameter in given)
         # inspect's own binding names what is wrong with a call; it is too slow for calls that are right.
         self._arguments = inspect.Signature(given)
@@ -151,17 +159,19 @@ class Signature:
         data: list[inspect.Parameter] = []
         hints: dict[str, Any] = {}
         job_parameter: str | None = None
+        wants_blocking_job = False
         for parameter in signature.parameters.values():
             if parameter.name in bound:
                 continue
             hint = _hint(name, parameter, inspect.unwrap(body))
-            if _is_job(hint):
+            if (kind := _job_kind(hint)) is not None:
                 _refuse_kind(name, parameter)
                 if job_parameter is not None:
                     raise ConfigurationError(
                         f"{name}: `{job_parameter}` and `{parameter.name}` both ask for the job"
                     )
                 job_parameter = parameter.name
+                wants_blocking_job = kind == "SyncJob"
                 continue
             _refuse_kind(name, parameter)
             _refuse_trap(name, parameter, is_first=not data and not job_parameter)
@@ -173,6 +183,7 @@ class Signature:
             hints,
             is_async=inspect.iscoroutinefunction(body),
             job_parameter=job_parameter,
+            wants_blocking_job=wants_blocking_job,
         )
 
     @property
@@ -222,21 +233,40 @@ class Signature:
         Raises:
             SerializationError: The data does not fit the signature; says where. Never quotes the data.
         """
+        if not isinstance(data, (str, bytes)):
+            return self._from_parsed(data)
         try:
-            if isinstance(data, (str, bytes)):
-                if data in ("null", b"null"):
-                    data = "{}"
-                value = self._decoder.decode(data)
-            else:
-                value = msgspec.convert(
-                    {} if data is None else data, self._type, str_keys=True, dec_hook=_read
-                )
+            value = self._decoder.decode("{}" if data in ("null", b"null") else data)
         except msgspec.ValidationError as error:
             raise self._error(*_explain(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._error("", "not JSON") from None
         except RecursionError:
             raise self._error("", "nested too deep") from None
+        return self._named(value)
+
+    def arguments(self, job: Job[Any]) -> dict[str, Any]:
+        """Return all keyword arguments of the call that a job stands for, the job itself among them.
+
+        Raises:
+            SerializationError: As `decode`.
+        """
+        arguments = self.decode(job.data_json)
+        if self.job_parameter is not None:
+            arguments[self.job_parameter] = _blocking(job) if self._wants_blocking_job else job
+        return arguments
+
+    def _from_parsed(self, data: Any) -> dict[str, Any]:
+        try:
+            given: Any = {} if data is None else data
+            value = msgspec.convert(given, self._type, str_keys=True, dec_hook=_read)
+        except msgspec.ValidationError as error:
+            raise self._error(*_explain(error)) from None
+        except RecursionError:
+            raise self._error("", "nested too deep") from None
+        return self._named(value)
+
+    def _named(self, value: Any) -> dict[str, Any]:
         if self._model is not None:
             return {self._model: value}
         arguments = msgspec.structs.asdict(value)
@@ -280,6 +310,37 @@ class Signature:
     def _error(self, path: str, message: str) -> SerializationError:
         where = f"`{path.removeprefix('.')}`" if path else "data"
         return SerializationError(f"{self.name}: {where}: {message}")
+
+
+def result_reader(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
+    """Return what turns a parsed return value into what a processor's return annotation says.
+
+    None where the annotation asks for no more than JSON gives, is absent, cannot be resolved, or is no type
+    that can be read from JSON.
+    """
+    plain, _ = _unwrap_partial(function)
+    body = inspect.unwrap(_body(plain, "processor"))
+    try:
+        returned = inspect.signature(function).return_annotation
+        if returned is inspect.Signature.empty:
+            return None
+        carrier = types.SimpleNamespace(__annotations__={"return": returned})
+        kind = typing.get_type_hints(carrier, _globals(body), include_extras=True)["return"]
+        shape = _shape("processor", "return", kind)
+    except Exception:
+        return None
+    if all(isinstance(part, _AS_PARSED) for part in _parts(shape, [])):
+        return None
+
+    def read(value: Any) -> Any:
+        try:
+            return msgspec.convert(value, kind, str_keys=True, dec_hook=_read)
+        except msgspec.ValidationError as error:
+            path, message = _explain(error)
+            where = f"`{path.removeprefix('.')}`: " if path else ""
+            raise SerializationError(f"return value: {where}{message}") from None
+
+    return read
 
 
 class _Fault(Exception):
@@ -334,11 +395,11 @@ def _hint(name: str, parameter: inspect.Parameter, function: Any) -> Any:
             hints = typing.get_type_hints(carrier, _globals(function), local_names, include_extras=True)
         except NameError as error:
             # `if TYPE_CHECKING: from toril import Job` is how linters want it.
-            if error.name != "Job":
+            if error.name not in ("Job", "SyncJob"):
                 raise
-            from .job import Job
+            from . import job, sync
 
-            local_names["Job"] = Job
+            local_names |= {"Job": job.Job, "SyncJob": sync.SyncJob}
             hints = typing.get_type_hints(carrier, _globals(function), local_names, include_extras=True)
     except Exception as error:
         raise ConfigurationError(
@@ -352,19 +413,25 @@ def _globals(function: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", getattr(function, "__globals__", {}))
 
 
-def _is_job(hint: Any) -> bool:
-    """Whether an annotation is `Job`, `Job[R]`, one of them or None, or Annotated as one of them."""
+def _job_kind(hint: Any) -> str | None:
+    """Return "Job" or "SyncJob" where an annotation is one of them, also `Job[R]`, `Job | None`, Annotated."""
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
-        return _is_job(typing.get_args(hint)[0])
+        return _job_kind(typing.get_args(hint)[0])
     if origin is typing.Union or origin is types.UnionType:
-        return any(_is_job(arm) for arm in typing.get_args(hint))
+        return next(filter(None, map(_job_kind, typing.get_args(hint))), None)
     kind = origin or hint
     # By name: `job.py` leads here by way of `queue.py`.
-    return isinstance(kind, type) and any(
-        (base.__module__, base.__name__) in {("toril.job", "Job"), ("toril.sync", "SyncJob")}
-        for base in kind.__mro__
-    )
+    for base in kind.__mro__ if isinstance(kind, type) else ():
+        if (base.__module__, base.__name__) in {("toril.job", "Job"), ("toril.sync", "SyncJob")}:
+            return base.__name__
+    return None
+
+
+def _blocking(job: Job[Any]) -> SyncJob[Any]:
+    from .sync import SyncJob
+
+    return SyncJob(job)
 
 
 def _refuse_kind(name: str, parameter: inspect.Parameter) -> None:
@@ -449,6 +516,16 @@ _TEXT_LIKE: Final = (
     msgspec.inspect.LiteralType,
     msgspec.inspect.UnionType,
     msgspec.inspect.Metadata,
+)
+# What a parser of JSON gives without being told.
+_AS_PARSED: Final = (
+    msgspec.inspect.AnyType,
+    msgspec.inspect.NoneType,
+    msgspec.inspect.StrType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.ListType,
+    msgspec.inspect.UnionType,
 )
 _NUMBERS: Final = (msgspec.inspect.IntType, msgspec.inspect.FloatType)
 _CONTAINERS: Final = (
