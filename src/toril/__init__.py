@@ -1,1 +1,84 @@
-"""toril"""
+"""toril: a job queue on Redis or Valkey that shares its queues with BullMQ for Node.js.
+
+A map of the house, along the life of a job:
+
+`queue.py` adds it, by `scripts/add_job.lua`; `worker.py` with `_loops/` fetches it, by
+`scripts/move_to_active.lua`, runs its processor, and ends it, by `scripts/move_to_finished.lua`.
+`job.py` is what everybody sees of it meanwhile, `queue_events.py` what happens to it. Values are in
+`states.py`, `options.py`, `keys.py`, `codec.py`, `backoff.py`, `clock.py`; what goes wrong, in `errors.py`.
+"""
+
+from .backoff import STOP, Custom, Exponential, Fixed
+from .connection import Connection
+from .errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionLostError,
+    DelayedError,
+    FailedChildrenError,
+    JobFailedError,
+    JobNotFoundError,
+    JobNotInStateError,
+    LockLostError,
+    ParentNotFoundError,
+    ParentTakenError,
+    PendingChildrenError,
+    SchedulerJobError,
+    SerializationError,
+    ServerRefusedError,
+    ServerUnreachableError,
+    TorilError,
+    TransitionError,
+    UnrecoverableError,
+)
+from .job import Job
+from .options import JobOptions, KeepJobs
+from .processor import Processor
+from .queue import JobLogs, NewJob, Queue, find_queues
+from .queue_events import Event, QueueEvents
+from .states import State
+from .sync import SyncJob, SyncQueue
+from .worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "STOP",
+    "AuthenticationError",
+    "ConfigurationError",
+    "Connection",
+    "ConnectionLostError",
+    "Custom",
+    "DelayedError",
+    "Event",
+    "Exponential",
+    "FailedChildrenError",
+    "Fixed",
+    "Job",
+    "JobFailedError",
+    "JobLogs",
+    "JobNotFoundError",
+    "JobNotInStateError",
+    "JobOptions",
+    "KeepJobs",
+    "LockLostError",
+    "NewJob",
+    "ParentNotFoundError",
+    "ParentTakenError",
+    "PendingChildrenError",
+    "Processor",
+    "Queue",
+    "QueueEvents",
+    "SchedulerJobError",
+    "SerializationError",
+    "ServerRefusedError",
+    "ServerUnreachableError",
+    "State",
+    "SyncJob",
+    "SyncQueue",
+    "TorilError",
+    "TransitionError",
+    "UnrecoverableError",
+    "Worker",
+    "find_queues",
+]

@@ -1,0 +1,63 @@
+"""The jobs that a worker holds, and what a worker is told to do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backoff import BackoffStrategy
+from ..job import Job
+from ..options import KeepRule
+
+__all__ = ["Claim", "Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A worker's options, checked, in the units that the loops use."""
+
+    concurrency: int
+    name: str
+    lock_ms: int
+    renew_every: float
+    stalled_ms: int
+    max_stalled: int
+    drain_delay: float
+    grace: float
+    max_limit_wait: float
+    limiter: tuple[int, int] | None
+    max_started_attempts: int | None
+    keep_completed: KeepRule
+    keep_failed: KeepRule
+    backoff_strategy: BackoffStrategy | None
+    skip_stalled_check: bool
+    skip_lock_renewal: bool
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A job that this worker has fetched and not settled yet.
+
+    Attributes:
+        token: The value of its lock, which proves that it is ours.
+        task: What runs it.
+        renewed: When its lock was taken or last extended, by the monotonic clock.
+        is_ending: Its end is on the way to the server, which takes the lock away.
+        is_lost: The lock is gone; nothing more is written about the job.
+        is_given_back: The worker is closing and takes the job away from its processor.
+    """
+
+    job: Job[Any]
+    token: str
+    task: asyncio.Task[None] | None = None
+    renewed: float = field(default_factory=time.monotonic)
+    is_ending: bool = False
+    is_lost: bool = False
+    is_given_back: bool = False
+
+    def cancel(self) -> None:
+        """Take the job away from its processor."""
+        if self.task is not None:
+            self.task.cancel()

@@ -1,0 +1,351 @@
+"""Fetching jobs and reporting their ends, in as few calls as possible.
+
+A few lanes, each with a connection of its own, do the same thing: take every end that has piled up
+and ask for as many jobs as there are free slots, in one call. When a fetch comes back short, the queue
+is drained, and the waiter blocks on the queue's marker until there may be something again.
+
+When nothing piles up, a call carries one job and costs one round trip. Under load calls fill up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from ..connection import Lane
+from ..errors import AuthenticationError, ConnectionLostError, ServerUnreachableError, TorilError, refusal
+from ..job import Job
+from ..keys import client_name
+from ..queue import Queue
+from ..scripts import Fetch, Fetched, FinishedJob, Scripts
+from .claims import Claim, Settings
+from .patience import Patience
+
+__all__ = ["Fetching"]
+
+# More calls in flight would only make each of them smaller.
+_LANES: Final = 2
+# So that a call of a worker with a huge concurrency does not hold up the server.
+_MOST_PER_CALL: Final = 250
+# With a known due time the block is short, so that a lost marker costs little.
+_LONGEST_BLOCK: Final = 10.0
+_SHORTEST_BLOCK: Final = 0.002
+
+logger = logging.getLogger("toril.worker")
+
+
+class Fetching:
+    """A worker's dealings with its queue.
+
+    Args:
+        queue: Whose jobs.
+        settings: The worker's.
+        start: Begins to run a claimed job.
+        settled: Is told the fate of each end: None where the server took it, else why it did not.
+        drained: Is told when the queue had nothing more.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: Settings,
+        start: Callable[[Claim], None],
+        settled: Callable[[Claim, FinishedJob, TorilError | None], None],
+        drained: Callable[[], None],
+    ) -> None:
+        self.claims: dict[str, Claim] = {}
+        """What this worker holds, by job id. The heartbeat reads it from its thread."""
+        self.is_stopping: bool = False
+        self.is_paused: bool = False
+        self._queue = queue
+        self._settings = settings
+        self._start = start
+        self._settled = settled
+        self._on_drained = drained
+        self._worker_id = str(uuid.uuid4())
+        self._calls = 0
+        self._most = min(math.ceil(settings.concurrency / _LANES), _MOST_PER_CALL)
+        self._ends: deque[tuple[Claim, FinishedJob, bool]] = deque()
+        self._running = 0
+        self._reserved = 0
+        self._fetches = 0
+        self._is_drained = False
+        # Whether the last fetch came back full. If not, one fetch at a time is enough.
+        self._is_abundant = False
+        self._block_until_ms = 0.0
+        self._limited_until = 0.0
+        self._idle_lanes: list[asyncio.Future[None]] = []
+        self._waiter_wake = asyncio.Event()
+        self._marker_lane: Lane | None = None
+        self._is_over = asyncio.Event()
+        self._patience = Patience(f"queue {queue.name!r}: fetching and finishing")
+
+    # What the worker tells
+
+    def ended(self, claim: Claim, end: FinishedJob) -> None:
+        """Report the end of a job; it leaves with the next call."""
+        claim.is_ending = True
+        self._running -= 1
+        self._ends.append((claim, end, False))
+        if len(self._ends) == 1 or len(self._ends) > self._most:
+            self._kick()
+
+    def dropped(self, claim: Claim) -> None:
+        """A job is ours no longer: moved elsewhere by another script, or lost."""
+        self._running -= 1
+        self.claims.pop(claim.job.id, None)
+        self._kick()
+        self._waiter_wake.set()
+
+    def limit_for(self, ms: int) -> None:
+        """Fetch nothing for so long."""
+        self._limited_until = max(self._limited_until, time.monotonic() + ms / 1000)
+
+    def pause(self) -> None:
+        """Fetch nothing until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self.is_paused = False
+        self._is_drained = False
+        self._kick()
+        self._waiter_wake.set()
+
+    async def stop(self) -> None:
+        """Fetch no more. Ends are still reported, by lanes that run on until `finish`."""
+        self.is_stopping = True
+        self._waiter_wake.set()
+        if self._marker_lane is not None:
+            await self._marker_lane.close()
+        self._kick_all()
+
+    def finish(self) -> None:
+        """Let the lanes end once what is on its way has arrived."""
+        self._is_over.set()
+        self._kick_all()
+
+    # The lanes
+
+    def loops(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+        """Return what has to run all the time: (name, coroutine function) each."""
+        lanes = min(_LANES, self._settings.concurrency)
+        return [(f"lane {number}", self._lane) for number in range(lanes)] + [("waiter", self._wait_for_markers)]
+
+    async def _lane(self) -> None:
+        queue = self._queue
+        lane = queue.connection.lane()
+        scripts = Scripts(queue.keys, lane)
+        try:
+            while True:
+                if not self._ends and not self._may_fetch():
+                    if self._is_over.is_set():
+                        return
+                    idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._idle_lanes.append(idle)
+                    await idle
+                    continue
+                await self._call(scripts)
+        finally:
+            await lane.close()
+
+    async def _call(self, scripts: Scripts) -> None:
+        patience = self._patience
+        ends = [self._ends.popleft() for _ in range(min(len(self._ends), self._most))]
+        want = self._want(with_ends=bool(ends))
+        fetch = Fetch(want, self._token(), self._settings.lock_ms, self._settings.name, self._settings.limiter)
+        self._reserved += want
+        self._fetches += want > 0
+        codes: list[int] = []
+        try:
+            now_ms = self._queue.clock.now_ms()
+            if ends:
+                codes, fetched = await scripts.move_to_finished(now_ms, [end for _, end, _ in ends], fetch)
+            else:
+                fetched = await scripts.move_to_active(now_ms, fetch)
+        except AuthenticationError as error:
+            self._requeue(ends, is_uncertain=False)
+            await asyncio.sleep(patience.failed(error))
+        except TorilError as error:
+            is_uncertain = isinstance(error, ConnectionLostError) and not isinstance(error, ServerUnreachableError)
+            self._requeue(ends, is_uncertain=is_uncertain)
+            await asyncio.sleep(patience.failed(error))
+            if is_uncertain and want:
+                await self._adopt(scripts, fetch)
+        else:
+            patience.worked()
+            for (claim, end, is_uncertain), code in zip(ends, codes, strict=True):
+                self._settle(claim, end, code, is_uncertain)
+            self._received(fetched, fetch)
+        finally:
+            self._reserved -= want
+            self._fetches -= want > 0
+        if self._ends or self._may_fetch():
+            self._kick()
+
+    def _settle(self, claim: Claim, end: FinishedJob, code: int, is_uncertain: bool) -> None:
+        # Refused for unfinished or failed children: the lock is still ours, and the worker says what next.
+        is_still_ours = code in (-4, -9)
+        if is_still_ours:
+            claim.is_ending = False
+            self._running += 1
+        else:
+            self.claims.pop(claim.job.id, None)
+        # After a lost answer a refusal means, most likely, that the first try was heard.
+        refused = refusal(code, claim.job.id) if code < 0 and (is_still_ours or not is_uncertain) else None
+        self._settled(claim, end, refused)
+
+    def _received(self, fetched: Fetched, fetch: Fetch) -> None:
+        if not fetch.want:
+            return
+        now_ms = self._queue.clock.now_ms()
+        for job_id, record in fetched.jobs:
+            self._claim(job_id, record, fetch.token, now_ms)
+        self._is_abundant = len(fetched.jobs) == fetch.want
+        if fetched.limit_ttl_ms > 0:
+            self.limit_for(fetched.limit_ttl_ms)
+        self._block_until_ms = fetched.due_ms
+        was_drained, self._is_drained = self._is_drained, not self._is_abundant
+        if self._is_drained:
+            self._waiter_wake.set()
+            if not was_drained and not fetched.limit_ttl_ms and not fetched.is_closed:
+                self._on_drained()
+
+    def _claim(self, job_id: str, record: dict[str, str], token: str, now_ms: int) -> None:
+        # The script answers with the record as it was before the start, which spares a second reading.
+        record["ats"] = str(int(record.get("ats") or 0) + 1)
+        record["processedOn"] = str(now_ms)
+        if self._settings.name:
+            record["pb"] = self._settings.name
+        self._take_up(job_id, record, token)
+
+    def _take_up(self, job_id: str, record: dict[str, str], token: str) -> None:
+        claim = Claim(Job(self._queue, job_id, record, token), token)
+        self.claims[job_id] = claim
+        self._running += 1
+        self._start(claim)
+
+    async def _adopt(self, scripts: Scripts, fetch: Fetch) -> None:
+        """Run what a fetch has locked for us although its answer was lost."""
+        while not self._is_over.is_set():
+            try:
+                found = await scripts.adopt_jobs(fetch.token)
+            except TorilError as error:
+                await asyncio.sleep(self._patience.failed(error))
+                continue
+            for job_id, record in found:
+                logger.warning("queue %r: job %r adopted after a lost answer", self._queue.name, job_id)
+                self._take_up(job_id, record, fetch.token)
+            return
+
+    def _requeue(self, ends: list[tuple[Claim, FinishedJob, bool]], *, is_uncertain: bool) -> None:
+        for claim, end, was_uncertain in reversed(ends):
+            self._ends.appendleft((claim, end, was_uncertain or is_uncertain))
+
+    def _token(self) -> str:
+        self._calls += 1
+        return f"{self._worker_id}:{self._calls}"
+
+    def _want(self, *, with_ends: bool) -> int:
+        if self.is_stopping or self.is_paused or time.monotonic() < self._limited_until:
+            return 0
+        # A call that reports ends asks along, even of a drained queue: it costs nothing.
+        if not with_ends and not self._may_fetch():
+            return 0
+        return max(0, min(self._settings.concurrency - self._running - self._reserved, self._most))
+
+    def _may_fetch(self) -> bool:
+        return (
+            not self._is_drained
+            and not self.is_stopping
+            and not self.is_paused
+            and (self._is_abundant or self._fetches == 0)
+            and self._running + self._reserved < self._settings.concurrency
+            and time.monotonic() >= self._limited_until
+        )
+
+    def _kick(self) -> None:
+        while self._idle_lanes:
+            idle = self._idle_lanes.pop()
+            if not idle.done():
+                idle.set_result(None)
+                return
+
+    def _kick_all(self) -> None:
+        while self._idle_lanes:
+            self._kick()
+
+    # The waiter
+
+    async def _wait_for_markers(self) -> None:
+        queue = self._queue
+        lane = queue.connection.lane(name=client_name(queue.keys, self._settings.name or None))
+        self._marker_lane = lane
+        patience = Patience(f"queue {queue.name!r}: waiting for jobs")
+        try:
+            while not self.is_stopping:
+                if not await self._is_time_to_wait():
+                    continue
+                try:
+                    await self._block(lane)
+                except TorilError as error:
+                    if self.is_stopping:
+                        return
+                    await asyncio.sleep(patience.failed(error))
+                else:
+                    patience.worked()
+                # Also after a fault: the marker may be gone with the lost answer.
+                self._is_drained = False
+                self._kick()
+        finally:
+            await lane.close()
+
+    async def _is_time_to_wait(self) -> bool:
+        """Whether there is nothing to do but to block; else this has slept, and the caller asks again."""
+        remaining = self._limited_until - time.monotonic()
+        if remaining > 0:
+            # Fetching now and then all the same promotes delayed jobs that are due.
+            await self._sleep(min(remaining, self._settings.max_limit_wait))
+            self._limited_until = 0.0
+            self._is_drained = False
+            self._kick()
+            return False
+        has_room = self._running + self._reserved < self._settings.concurrency
+        if self._is_drained and has_room and not self.is_paused:
+            return True
+        self._waiter_wake.clear()
+        await self._waiter_wake.wait()
+        return False
+
+    async def _block(self, lane: Lane) -> None:
+        while not self.is_stopping:
+            timeout = self._settings.drain_delay
+            if self._block_until_ms:
+                timeout = (self._block_until_ms - self._queue.clock.now_ms()) / 1000
+                if timeout <= 0:
+                    self._block_until_ms = 0.0
+                    return
+                timeout = min(timeout, _LONGEST_BLOCK)
+            timeout = max(timeout, _SHORTEST_BLOCK)
+            marker = await lane.execute("BZPOPMIN", self._queue.keys.key("marker"), timeout, timeout=timeout + 2)
+            if marker is None or marker[1] == "0":
+                self._block_until_ms = 0.0
+                return
+            due_ms = math.floor(float(marker[2]))
+            # The alarm is gone with its reading; whoever reads it has to be there in time.
+            self._block_until_ms = min(self._block_until_ms or due_ms, due_ms)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._waiter_wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.is_stopping:
+                    await self._waiter_wake.wait()
+                    self._waiter_wake.clear()

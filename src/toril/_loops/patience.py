@@ -1,0 +1,41 @@
+"""Trying again after a fault: how long to wait, and how much to say about it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+__all__ = ["Patience"]
+
+_SHORTEST: Final = 0.05
+_LONGEST: Final = 2.0
+
+logger = logging.getLogger("toril.worker")
+
+
+class Patience:
+    """Waits that double from 50 ms to 2 s, with jitter so that a fleet does not return in step.
+
+    The first fault is logged, and the recovery; what lies between is counted.
+
+    Args:
+        what: What is being tried, with the name of its queue.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.failures: int = 0
+
+    def failed(self, error: BaseException) -> float:
+        """Note a fault; return how many seconds to wait."""
+        self.failures += 1
+        if self.failures == 1:
+            logger.warning("%s: %s; trying until it works", self._what, error)
+        return min(_SHORTEST * 2 ** min(self.failures, 10), _LONGEST) * random.uniform(0.5, 1)
+
+    def worked(self) -> None:
+        """Note that it works."""
+        if self.failures:
+            logger.warning("%s: works again after %d failed tries", self._what, self.failures)
+            self.failures = 0

@@ -1,0 +1,342 @@
+"""Running one job: call its processor, and decide what its end is.
+
+The decision follows `protocol.md` 6.6. Completed and failed jobs are reported by the lanes; a retry or
+a delay is a script of its own, run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+from ..backoff import STOP, milliseconds, wait_ms
+from ..codec import dumps
+from ..errors import (
+    ConnectionLostError,
+    DelayedError,
+    JobNotFoundError,
+    JobNotInStateError,
+    LockLostError,
+    SerializationError,
+    ServerRefusedError,
+    TransitionError,
+    UnrecoverableError,
+)
+from ..job import Job
+from ..processor import Processor
+from ..queue import Queue
+from ..scripts import FinishedJob
+from .claims import Claim, Settings
+from .patience import Patience
+from .threads import Threads
+
+__all__ = ["Process", "Running"]
+
+Process = Callable[[Job[Any]], Any]
+"""One function for all jobs of a queue."""
+
+_LONGEST_TRACE: Final = 16 * 1024
+_LONGEST_REASON: Final = 4 * 1024
+_OURS_NO_MORE: Final = (LockLostError, JobNotFoundError, JobNotInStateError)
+
+logger = logging.getLogger("toril.worker")
+
+
+class Running:
+    """Runs a worker's jobs.
+
+    Args:
+        queue: Whose jobs.
+        settings: The worker's.
+        process: One function for all names; without it the queue's processors.
+        ended: Takes the end of a job that has completed or failed for good.
+        dropped: Is told that a job is ours no longer.
+        tell: Calls the worker's listeners: (event, *arguments).
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: Settings,
+        process: Process | None,
+        ended: Callable[[Claim, FinishedJob], None],
+        dropped: Callable[[Claim], None],
+        tell: Callable[..., None],
+    ) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._process = process
+        self._is_async = process is not None and _is_async(process)
+        self._ended = ended
+        self._dropped = dropped
+        self._tell = tell
+        self._threads = Threads(f"toril-{queue.name}")
+
+    def start(self, claim: Claim) -> None:
+        """Begin to run a job."""
+        claim.task = asyncio.get_running_loop().create_task(self._run(claim))
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.close()
+
+    async def fail(self, claim: Claim, error: BaseException) -> None:
+        """Let an attempt fail: the job is tried again, or has failed for good.
+
+        Raises nothing: what cannot be written is tried until it can, or until the job is ours no longer.
+        """
+        job = claim.job
+        reason = _reason(error)
+        stacktrace = _stacktrace(job, error)
+        delay_ms = await self._delay_before_retry(job, error)
+        if delay_ms is None:
+            made = job.attempts_made + 1
+            keep = job.options.keep_failed or self._settings.keep_failed
+            end = FinishedJob(job.id, claim.token, "failed", reason, stacktrace, job.options.attempts, keep)
+            job.note(atm=made, failedReason=reason, stacktrace=stacktrace)
+            self._ended(claim, end)
+            return
+        if delay_ms > 0:
+            moved = await self._insist(
+                claim,
+                lambda: self._queue.scripts.move_to_delayed(
+                    self._queue.clock.now_ms(),
+                    job.id,
+                    claim.token,
+                    delay_ms,
+                    counts=True,
+                    failed_reason=reason,
+                    stacktrace=stacktrace,
+                ),
+            )
+        else:
+            moved = await self._insist(
+                claim,
+                lambda: self._queue.scripts.retry_job(
+                    self._queue.clock.now_ms(), job.id, claim.token, reason, stacktrace, lifo=job.options.lifo
+                ),
+            )
+        if moved:
+            job.note(atm=job.attempts_made + 1, failedReason=reason, stacktrace=stacktrace)
+            logger.info(
+                "job %s (%s) in %r: attempt %d failed (%s), next in %.3g s",
+                job.id,
+                job.name,
+                self._queue.name,
+                job.attempts_made,
+                type(error).__name__,
+                delay_ms / 1000,
+            )
+            self._tell("retried", job, error, delay_ms)
+        self._dropped(claim)
+
+    async def _run(self, claim: Claim) -> None:
+        job = claim.job
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("job %s (%s) in %r: active", job.id, job.name, self._queue.name)
+        self._tell("active", job)
+        try:
+            try:
+                value = await self._call(job)
+                result = dumps(value, f"job {job.id!r}: return value")
+            except asyncio.CancelledError:
+                await self._cancelled(claim)
+            except DelayedError as error:
+                await self._delay(claim, error)
+            except Exception as error:
+                if claim.is_lost:
+                    self._dropped(claim)
+                else:
+                    await self.fail(claim, error)
+            except (KeyboardInterrupt, SystemExit) as error:
+                await self.fail(claim, RuntimeError(f"the processor raised {type(error).__name__}"))
+            else:
+                self._complete(claim, result)
+        except asyncio.CancelledError:
+            # Cancelled once more while its end was being written: what is written is written.
+            self._dropped(claim)
+
+    def _complete(self, claim: Claim, result: str) -> None:
+        if claim.is_lost:
+            self._dropped(claim)
+            return
+        job = claim.job
+        keep = job.options.keep_completed or self._settings.keep_completed
+        job.note(atm=job.attempts_made + 1, returnvalue=result)
+        self._ended(claim, FinishedJob(job.id, claim.token, "completed", result, keep=keep))
+
+    async def _call(self, job: Job[Any]) -> Any:
+        if job.deferred_failure is not None:
+            raise UnrecoverableError(job.deferred_failure)
+        most = self._settings.max_started_attempts
+        if most is not None and job.attempts_started > most:
+            raise UnrecoverableError("job started more than allowable limit")
+        if self._process is not None:
+            if self._is_async:
+                return await self._process(job)
+            return await self._in_thread(self._process, job)
+        processor = self._queue.processors.get(job.name)
+        if processor is None:
+            known = ", ".join(map(repr, self._queue.processors)) or "none"
+            raise LookupError(
+                f"no processor {job.name!r} in queue {self._queue.name!r}; this worker knows {known}; "
+                "is the module that defines it imported by the worker?"
+            )
+        return await self._call_typed(processor, job)
+
+    async def _call_typed(self, processor: Processor[..., Any], job: Job[Any]) -> Any:
+        try:
+            arguments = processor.arguments(job)
+        except SerializationError as error:
+            # The same data will fit no better next time.
+            raise UnrecoverableError(str(error)) from error
+        if not processor.is_async:
+            return await self._in_thread(processor.function, **arguments)
+        if processor.timeout is None:
+            return await processor.function(**arguments)
+        limit = asyncio.timeout(processor.timeout)
+        try:
+            async with limit:
+                return await processor.function(**arguments)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeoutError(f"timed out after {processor.timeout:g} s") from error
+            raise
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        value = await self._threads.run(function, *args, **kwargs)
+        # A plain function may still hand out a coroutine, as a lambda or a partial does.
+        return await cast("Awaitable[Any]", value) if inspect.isawaitable(value) else value
+
+    async def _cancelled(self, claim: Claim) -> None:
+        task = asyncio.current_task()
+        if claim.is_lost or claim.is_given_back:
+            while task is not None and task.cancelling():
+                task.uncancel()
+        if claim.is_lost:
+            self._dropped(claim)
+        elif claim.is_given_back:
+            if await self._insist(claim, lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token)):
+                logger.info("job %s (%s) in %r: handed back", claim.job.id, claim.job.name, self._queue.name)
+            self._dropped(claim)
+        elif task is not None and task.cancelling():
+            # Somebody cancels the loop's tasks, as asyncio.run does at its end: leave the job to the stalled check.
+            self._dropped(claim)
+            raise asyncio.CancelledError
+        else:
+            await self.fail(claim, RuntimeError("the processor was cancelled"))
+
+    async def _delay(self, claim: Claim, error: DelayedError) -> None:
+        job = claim.job
+        now_ms = self._queue.clock.now_ms()
+        try:
+            delay_ms = _until_ms(error.until, now_ms)
+        except Exception as bad:
+            await self.fail(claim, bad)
+            return
+        await self._insist(
+            claim,
+            lambda: self._queue.scripts.move_to_delayed(now_ms, job.id, claim.token, delay_ms, counts=False),
+        )
+        self._dropped(claim)
+
+    async def _delay_before_retry(self, job: Job[Any], error: BaseException) -> int | None:
+        """How long until the next attempt; None where there is none."""
+        made = job.attempts_made + 1
+        most = self._settings.max_started_attempts
+        if (
+            made >= job.options.attempts
+            or isinstance(error, UnrecoverableError)
+            or (most is not None and job.attempts_started >= most)
+        ):
+            return None
+        stored = job.options.backoff
+        known = wait_ms(stored, made)
+        if known is not None:
+            return known
+        fields = cast("dict[str, Any]", stored)
+        kind = str(fields.get("type"))
+        strategy = self._settings.backoff_strategy
+        if strategy is None:
+            logger.error(
+                "job %s (%s) in %r: backoff %r is known to no strategy, so it is tried again at once; "
+                "Worker(backoff_strategy=...) sets one",
+                job.id,
+                job.name,
+                self._queue.name,
+                kind,
+            )
+            return 0
+        try:
+            wait = strategy(made, kind, error, job)
+            if inspect.isawaitable(wait):
+                wait = await wait
+            return None if wait == STOP else milliseconds(cast(Any, wait), "backoff")
+        except Exception:
+            logger.exception("job %s (%s) in %r: the backoff strategy raised", job.id, job.name, self._queue.name)
+            return 0
+
+    async def _insist(self, claim: Claim, move: Callable[[], Awaitable[object]]) -> bool:
+        """Make a move, through faults of the connection; return False where the job is ours no longer."""
+        patience = Patience(f"job {claim.job.id!r} in queue {self._queue.name!r}: moving it")
+        is_uncertain = False
+        while not claim.is_lost:
+            try:
+                await move()
+            except _OURS_NO_MORE as error:
+                if is_uncertain:
+                    # The first try was heard, only its answer was lost.
+                    return True
+                logger.warning("%s", error)
+                self._tell("lock_lost", claim.job)
+                return False
+            except TransitionError as error:
+                logger.error("%s", error)
+                return False
+            except (ConnectionLostError, ServerRefusedError) as error:
+                is_uncertain = is_uncertain or isinstance(error, ConnectionLostError)
+                await asyncio.sleep(patience.failed(error))
+            else:
+                patience.worked()
+                return True
+        return False
+
+
+def _is_async(process: Process) -> bool:
+    call = getattr(process, "__call__", None)  # noqa: B004 - for objects with an async __call__
+    return inspect.iscoroutinefunction(process) or inspect.iscoroutinefunction(call)
+
+
+def _until_ms(until: datetime | timedelta | float, now_ms: int) -> int:
+    if isinstance(until, datetime):
+        return max(0, round(until.timestamp() * 1000) - now_ms)
+    return milliseconds(until, "DelayedError")
+
+
+def _reason(error: BaseException) -> str:
+    """The message, as BullMQ stores it; with the type where the message alone would say little."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    if isinstance(error, KeyError) or not text:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
+
+
+def _stacktrace(job: Job[Any], error: BaseException) -> str:
+    """The job's stack traces with this one, cut to as many as its options keep."""
+    trace = "".join(traceback.format_exception(error))
+    if len(trace) > _LONGEST_TRACE:
+        # The end says what happened, the beginning where it began.
+        trace = trace[: _LONGEST_TRACE // 4] + "\n…\n" + trace[-_LONGEST_TRACE * 3 // 4 :]
+    traces = [*job.stacktrace, trace]
+    limit = job.options.stack_trace_limit
+    if limit is not None:
+        traces = traces[-limit:] if limit else []
+    return dumps([text.encode("utf-8", "replace").decode() for text in traces], "stack trace")

@@ -1,0 +1,23 @@
+"""The tree of commands. What each does is in the module of its name."""
+
+from __future__ import annotations
+
+import typer
+
+from toril.cli import doctor, job, queue, server, worker
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="A job queue on Redis or Valkey that shares its queues with BullMQ.",
+    no_args_is_help=True,
+    # A traceback with local variables would print payloads and passwords.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all is well, 1 a problem was found, 2 wrong usage, 3 no connection to the server.",
+)
+app.command("worker")(worker.worker)
+app.command("server")(server.server)
+app.command("doctor")(doctor.doctor)
+app.add_typer(queue.app, name="queue")
+app.add_typer(job.app, name="job")

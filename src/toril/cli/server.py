@@ -1,0 +1,116 @@
+"""`toril server`: a real Valkey in the foreground, for development and small installations."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toril.cli.common import PROBLEM, Json, complain
+from toril.cli.output import console, print_json
+from toril.embedded import EmbeddedServer, Persistence
+from toril.errors import ConfigurationError
+
+__all__ = ["server"]
+
+USUAL_PORT = 6379
+_KEEPS: dict[Persistence, str] = {
+    "none": "in memory: what it holds is gone when it stops",
+    "rdb": "snapshots; a crash loses what came after the last one",
+    "aof": "append-only file, synced every second",
+}
+
+
+def server(
+    persistence: Annotated[
+        Persistence | None,
+        typer.Option(
+            envvar="TORIL_PERSISTENCE",
+            help="What outlives a restart: snapshots, every write, or nothing. Default: aof with --dir, else none.",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TORIL_PORT",
+            min=1,
+            max=65535,
+            help="Default: 6379, or a free one if that is taken.",
+            show_default=False,
+        ),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir",
+            envvar="TORIL_DIR",
+            help="Where data and log are kept. Default: below your data directory; temporary without persistence.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a real Valkey on this host until Ctrl-C or SIGTERM. Needs the extra `embedded`, or a server on the PATH."""
+    kept: Persistence = persistence or ("aof" if directory else "none")
+    if directory is None and kept != "none":
+        directory = _data_home() / "toril" / kept
+    stopped = threading.Event()
+    signalled: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        signalled.append(number)
+        stopped.set()
+
+    # Before the start, so that a signal during it is not lost.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        running = EmbeddedServer(directory, kept, port or _usual_port()).start()
+    except ConfigurationError as error:
+        complain(str(error), PROBLEM, as_json=as_json)
+    try:
+        _tell(running, kept, has_port=port is not None, as_json=as_json)
+        # A server that somebody else kills is noticed within the second.
+        while not stopped.wait(1) and running.is_running:
+            pass
+        if not signalled:
+            complain("the server has ended; see server.log", PROBLEM, as_json=as_json)
+    finally:
+        running.stop()
+    if not as_json:
+        console().print("Stopped.")
+
+
+def _tell(running: EmbeddedServer, kept: Persistence, *, has_port: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"url": running.url, "pid": running.pid, "dir": str(running.dir), "persistence": kept})
+        return
+    out = console()
+    out.print(f"Valkey listens at {running.url}  (process {running.pid})", markup=False)
+    if running.port != USUAL_PORT and not has_port:
+        out.print(
+            f"Port {USUAL_PORT} is taken. Tell the others: export TORIL_URL={running.url}", markup=False
+        )
+    out.print(f"Keeps: {_KEEPS[kept]}", markup=False)
+    out.print(f"Data and log: {running.dir}", markup=False)
+    out.print("Ctrl-C stops it.", markup=False)
+
+
+def _usual_port() -> int | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", USUAL_PORT))
+        except OSError:
+            return None
+    return USUAL_PORT
+
+
+def _data_home() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

@@ -1,0 +1,331 @@
+"""A job as Python sees it: what it was added with, where it stands, what it has left behind.
+
+A `Job` is a snapshot of the record in Redis, read when it is looked at. Its verbs ask the server.
+Inside a processor it also carries the worker's claim: what a worker that has lost its lock still
+writes is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from .backoff import Duration, milliseconds
+from .codec import dumps, loads
+from .errors import ConfigurationError, JobFailedError, SerializationError
+from .options import StoredOptions
+from .states import FinishedState, State
+
+if TYPE_CHECKING:
+    from .queue import Queue
+
+__all__ = ["Job"]
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    # So that `job: Job` is complete. Python has this from 3.13 on, and checkers have it always.
+    R_co = TypeVarWithDefault("R_co", covariant=True, default=object)
+else:
+    R_co = TypeVar("R_co", covariant=True)
+
+_MAX_LOG_ROW_BYTES = 8 * 1024
+
+
+class Job(Generic[R_co]):
+    """A unit of work. `R_co` is what its processor returns.
+
+    Attributes:
+        id: Unique in its queue.
+        queue: Where it lives.
+    """
+
+    __slots__ = ("_data", "_options", "_record", "_return", "_token", "id", "queue")
+
+    def __init__(
+        self, queue: Queue, job_id: str, record: dict[str, str], token: str = "", returns: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.id: str = job_id
+        self.queue: Queue = queue
+        self._record = record
+        self._token = token
+        self._return = returns
+        self._data: Any = _UNREAD
+        self._options: StoredOptions | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id!r} {self.name!r} in {self.queue.qualified_name!r}>"
+
+    # What it was added with
+
+    @property
+    def name(self) -> str:
+        """What kind of job this is; it chooses the processor."""
+        return self._record.get("name", "")
+
+    @property
+    def data(self) -> Any:
+        """The payload.
+
+        Raises:
+            SerializationError: The stored text is not JSON.
+        """
+        if self._data is _UNREAD:
+            try:
+                self._data = loads(self.data_json)
+            except SerializationError as error:
+                raise SerializationError(f"job {self.id!r}: {error}") from None
+        return self._data
+
+    @property
+    def data_json(self) -> str:
+        """The payload as the JSON text that is stored."""
+        return self._record.get("data") or "{}"
+
+    @property
+    def options(self) -> StoredOptions:
+        """The options as they are stored."""
+        if self._options is None:
+            self._options = StoredOptions.parse(self._record.get("opts", "{}"))
+        return self._options
+
+    @property
+    def timestamp(self) -> int:
+        """When it was made, in epoch milliseconds."""
+        return self._number("timestamp") or 0
+
+    @property
+    def delay(self) -> int:
+        """How long it waits, or waited last, in milliseconds; 0 once it has been promoted."""
+        return self._number("delay") or 0
+
+    @property
+    def priority(self) -> int:
+        """0 for none; else 1 runs first."""
+        return self._number("priority") or 0
+
+    # How it stands
+
+    @property
+    def attempts_made(self) -> int:
+        """Attempts that have ended."""
+        return self._number("attemptsMade") or self._number("atm") or 0
+
+    @property
+    def attempts_started(self) -> int:
+        """Attempts that have begun. It rises with each, so it can serve as a fencing number."""
+        return self._number("ats") or 0
+
+    @property
+    def stalled_counter(self) -> int:
+        """How often its worker has fallen silent."""
+        return self._number("stc") or 0
+
+    @property
+    def processed_on(self) -> int | None:
+        """When its latest attempt began, in epoch milliseconds."""
+        return self._number("processedOn")
+
+    @property
+    def finished_on(self) -> int | None:
+        """When it completed or failed for good, in epoch milliseconds."""
+        return self._number("finishedOn")
+
+    @property
+    def processed_by(self) -> str | None:
+        """The name of the worker that ran it last, if it has one."""
+        return self._record.get("pb")
+
+    @property
+    def deferred_failure(self) -> str | None:
+        """Why the next worker fails it without running it."""
+        return self._record.get("defa")
+
+    @property
+    def scheduler_id(self) -> str | None:
+        """The job scheduler that made it."""
+        return self._record.get("rjk")
+
+    @property
+    def parent_key(self) -> str | None:
+        """The key of the job that waits for this one."""
+        return self._record.get("parentKey")
+
+    # What it leaves behind
+
+    @property
+    def progress(self) -> Any:
+        """What was reported last; 0 before anything was."""
+        return loads(self._record.get("progress") or "0", f"job {self.id!r}: progress")
+
+    @property
+    def return_value(self) -> R_co | None:
+        """What its processor returned; None as long as it has not."""
+        text = self._record.get("returnvalue")
+        if text is None:
+            return None
+        return self._typed(loads(text, f"job {self.id!r}: return value"))
+
+    @property
+    def failed_reason(self) -> str | None:
+        """What its last failed attempt raised. It stays when a later attempt succeeds."""
+        return self._record.get("failedReason")
+
+    @property
+    def stacktrace(self) -> list[str]:
+        """One text per failed attempt, the oldest first."""
+        text = self._record.get("stacktrace")
+        if not text:
+            return []
+        try:
+            rows = loads(text)
+        except SerializationError:
+            return []
+        return [str(row) for row in cast("list[Any]", rows)] if isinstance(rows, list) else []
+
+    # Asking and telling
+
+    async def refresh(self) -> None:
+        """Read the record again.
+
+        Raises:
+            JobNotFoundError: It has been removed.
+        """
+        fresh = await self.queue.get_job_or_raise(self.id)
+        self._record = fresh._record
+        self._data = _UNREAD
+        self._options = None
+
+    async def get_state(self) -> State:
+        """Return the state that it is in now; `unknown` if it has been removed."""
+        return await self.queue.get_job_state(self.id)
+
+    async def is_completed(self) -> bool:
+        """Whether it has completed."""
+        return await self.get_state() == "completed"
+
+    async def is_failed(self) -> bool:
+        """Whether it has failed for good."""
+        return await self.get_state() == "failed"
+
+    async def is_active(self) -> bool:
+        """Whether it is running."""
+        return await self.get_state() == "active"
+
+    async def is_delayed(self) -> bool:
+        """Whether it waits for its time."""
+        return await self.get_state() == "delayed"
+
+    async def is_waiting(self) -> bool:
+        """Whether it waits for a worker, without a priority."""
+        return await self.get_state() == "waiting"
+
+    async def result(self, timeout: Duration | None = None) -> R_co:
+        """Wait until the job has ended, and return what its processor returned.
+
+        Args:
+            timeout: How long to wait; None waits as long as it takes.
+
+        Raises:
+            JobFailedError: It failed for good.
+            JobNotFoundError: It is gone, so nobody will ever know: it was removed when it completed, or never was.
+            TimeoutError: It has not ended in this time; it goes on.
+        """
+        seconds = None if timeout is None else milliseconds(timeout, "timeout") / 1000
+        state, text = await self.queue.wait_for_end(self.id, seconds)
+        if state == "failed":
+            raise JobFailedError(self.id, text)
+        return self._typed(loads(text, f"job {self.id!r}: return value"))
+
+    async def update_progress(self, progress: Any) -> None:
+        """Report how far the job is: a number, or any JSON.
+
+        Raises:
+            SerializationError: It is not JSON.
+            JobNotFoundError: The job is gone.
+            LockLostError: Another worker has the job, or soon will.
+        """
+        text = dumps(progress, f"job {self.id!r}: progress")
+        await self.queue.scripts.update_progress(self.id, self._token, text)
+        self._record["progress"] = text
+
+    async def update_data(self, data: Any) -> None:
+        """Replace the payload.
+
+        Raises:
+            SerializationError, JobNotFoundError, LockLostError: As `update_progress`.
+        """
+        text = dumps(data, f"job {self.id!r}: data")
+        await self.queue.scripts.update_data(self.id, self._token, text)
+        self._record["data"] = text
+        self._data = _UNREAD
+
+    async def log(self, row: str) -> int:
+        """Append a row to the job's log and return how many there are. A row beyond 8 KiB is cut.
+
+        Raises:
+            JobNotFoundError, LockLostError: As `update_progress`.
+        """
+        if not isinstance(row, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"job {self.id!r}: a log row is text, got {type(row).__name__}")
+        encoded = row.encode("utf-8", "replace")
+        if len(encoded) > _MAX_LOG_ROW_BYTES:
+            row = encoded[:_MAX_LOG_ROW_BYTES].decode("utf-8", "ignore") + "…"
+        return await self.queue.scripts.add_log(self.id, self._token, row, self.options.keep_logs)
+
+    async def retry(
+        self, state: FinishedState = "failed", *, reset_attempts_made: bool = False, reset_attempts_started: bool = False
+    ) -> None:
+        """Run a finished job again. Without a reset it gets one more attempt if it has used them up.
+
+        Args:
+            state: Where it is.
+            reset_attempts_made: Give it all its attempts again.
+            reset_attempts_started: Forget how often it was started.
+
+        Raises:
+            JobNotFoundError: It is gone.
+            JobNotInStateError: It is not in this state (any more).
+        """
+        await self.queue.scripts.reprocess_job(
+            self.id,
+            state,
+            lifo=self.options.lifo,
+            reset_attempts_made=reset_attempts_made,
+            reset_attempts_started=reset_attempts_started,
+        )
+        for field in ("finishedOn", "processedOn", "failedReason" if state == "failed" else "returnvalue"):
+            self._record.pop(field, None)
+
+    async def promote(self) -> None:
+        """Run a delayed job now.
+
+        Raises:
+            JobNotInStateError: It is not delayed (any more).
+        """
+        await self.queue.scripts.promote(self.id)
+        self._record["delay"] = "0"
+
+    def note(self, **fields: object) -> None:
+        """Take over what a worker has just written about the job, without reading it again."""
+        for field, value in fields.items():
+            self._record[field] = str(value)
+
+    def _number(self, field: str) -> int | None:
+        text = self._record.get(field)
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            pass
+        try:
+            return int(float(text))
+        except (ValueError, OverflowError):
+            return None
+
+    def _typed(self, value: Any) -> Any:
+        return value if self._return is None or value is None else self._return(value)
+
+
+_UNREAD: Any = object()

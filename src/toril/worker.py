@@ -1,0 +1,514 @@
+"""A worker: fetches a queue's jobs, runs them, reports their ends, and always comes back.
+
+The work is in `_loops`; this is their setting: options, start, end, and who is told what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar, cast
+
+from ._loops.claims import Claim, Settings
+from ._loops.fetching import Fetching
+from ._loops.heartbeat import Heartbeat
+from ._loops.patience import Patience
+from ._loops.running import Process, Running
+from .backoff import BackoffStrategy, Duration, milliseconds
+from .connection import Connection, translated
+from .errors import (
+    AuthenticationError,
+    ConfigurationError,
+    FailedChildrenError,
+    PendingChildrenError,
+    TorilError,
+    UnrecoverableError,
+)
+from .options import KeepJobs, KeepRule, keep_rule, stored_keep
+from .queue import Queue
+from .scripts import FinishedJob
+
+__all__ = ["Worker", "WorkerEvent"]
+
+WorkerEvent = Literal[
+    "ready",
+    "active",
+    "progress",
+    "completed",
+    "retried",
+    "failed",
+    "stalled",
+    "lock_lost",
+    "drained",
+    "paused",
+    "resumed",
+    "error",
+    "closed",
+]
+"""What a worker tells its own listeners; `QueueEvents` has what happens in the queue as a whole."""
+
+_EVENTS: Final = frozenset(cast("tuple[str, ...]", WorkerEvent.__args__))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+# After the grace, so long for handing jobs back.
+_LAST_WORDS: Final = 5.0
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+logger = logging.getLogger("toril.worker")
+
+
+class Worker:
+    """Runs the jobs of one queue.
+
+    Args:
+        queue: A `Queue`, whose processors run its jobs, or a name.
+        process: One function for all jobs, called with the `Job`; `async def`, or a plain `def`, which runs in a thread.
+        connection: As for `Queue`, where `queue` is a name.
+        prefix: Likewise.
+        concurrency: How many jobs run at once.
+        name: Shown in dashboards; without spaces.
+        lock_duration: How long a claim on a job lasts if it is not renewed. A crashed worker's jobs are taken back
+            after about this time.
+        lock_renew_time: How often claims are renewed; without it, after a quarter of `lock_duration`.
+        stalled_interval: How often jobs of silent workers are looked for.
+        max_stalled_count: How often a job may be taken back before it fails.
+        drain_delay: How long a worker of an empty queue waits before it looks for itself.
+        grace: How long running jobs may take to end when the worker stops; then they are handed back, uncounted.
+        limiter: (jobs, duration): at most so many starts in this time, over all workers of the queue.
+        maximum_rate_limit_delay: The longest sleep under a rate limit; delayed jobs are promoted in between.
+        max_started_attempts: How often a job may be started, whatever became of the starts.
+        backoff_strategy: For jobs with a `Custom` backoff: (attempts made, type, error, job) -> duration, or `STOP`.
+        remove_on_complete: For jobs whose options say nothing; as in `JobOptions`.
+        remove_on_fail: Likewise.
+        skip_stalled_check: Leave the looking for silent workers' jobs to others.
+        skip_lock_renewal: Let claims run out after `lock_duration`.
+
+    Raises:
+        ConfigurationError: An option cannot be; says which.
+    """
+
+    def __init__(
+        self,
+        queue: Queue | str,
+        process: Process | None = None,
+        *,
+        connection: str | Connection | None = None,
+        prefix: str | None = None,
+        concurrency: int = 1,
+        name: str | None = None,
+        lock_duration: Duration = 30,
+        lock_renew_time: Duration | None = None,
+        stalled_interval: Duration = 30,
+        max_stalled_count: int = 1,
+        drain_delay: Duration = 5,
+        grace: Duration = 30,
+        limiter: tuple[int, Duration] | None = None,
+        maximum_rate_limit_delay: Duration = 30,
+        max_started_attempts: int | None = None,
+        backoff_strategy: BackoffStrategy | None = None,
+        remove_on_complete: bool | int | KeepJobs | None = None,
+        remove_on_fail: bool | int | KeepJobs | None = None,
+        skip_stalled_check: bool = False,
+        skip_lock_renewal: bool = False,
+    ) -> None:
+        if isinstance(queue, Queue):
+            if connection is not None or prefix is not None:
+                raise ConfigurationError(
+                    f"worker of queue {queue.name!r}: the queue has a connection and a prefix already"
+                )
+            self.queue: Queue = queue
+            self._owns_queue = False
+        else:
+            self.queue = Queue(queue, connection=connection, prefix=prefix or "bull")
+            self._owns_queue = True
+        where = f"worker of queue {self.queue.name!r}"
+        if process is None and self._owns_queue:
+            raise ConfigurationError(f"{where}: by name it needs a function: Worker({queue!r}, process)")
+        if process is not None and not callable(process):
+            raise ConfigurationError(f"{where}: process must be a function, got {type(process).__name__}")
+        lock_ms = _positive(lock_duration, where, "lock_duration")
+        renew_ms = lock_ms / 4 if lock_renew_time is None else _positive(lock_renew_time, where, "lock_renew_time")
+        if renew_ms >= lock_ms:
+            raise ConfigurationError(f"{where}: lock_renew_time must be shorter than lock_duration")
+        self._settings = Settings(
+            concurrency=_whole(concurrency, where, "concurrency", 1),
+            name=_worker_name(name, where),
+            lock_ms=lock_ms,
+            renew_every=renew_ms / 1000,
+            stalled_ms=_positive(stalled_interval, where, "stalled_interval"),
+            max_stalled=_whole(max_stalled_count, where, "max_stalled_count", 0),
+            drain_delay=_positive(drain_delay, where, "drain_delay") / 1000,
+            grace=milliseconds(grace, f"{where}: grace") / 1000,
+            max_limit_wait=_positive(maximum_rate_limit_delay, where, "maximum_rate_limit_delay") / 1000,
+            limiter=_limiter(limiter, where),
+            max_started_attempts=None
+            if max_started_attempts is None
+            else _whole(max_started_attempts, where, "max_started_attempts", 1),
+            keep_completed=_keep(remove_on_complete, "remove_on_complete"),
+            keep_failed=_keep(remove_on_fail, "remove_on_fail"),
+            backoff_strategy=backoff_strategy,
+            skip_stalled_check=skip_stalled_check,
+            skip_lock_renewal=skip_lock_renewal,
+        )
+        self._process = process
+        self._listeners: dict[str, list[Callable[..., Any]]] = {}
+        self._stop: asyncio.Event | None = None
+        self._is_hurried = False
+        self._main: asyncio.Task[None] | None = None
+        self._fetching: Fetching | None = None
+        self._running: Running | None = None
+        self._telling: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Worker of {self.queue.qualified_name!r}, concurrency {self._settings.concurrency}>"
+
+    @property
+    def name(self) -> str | None:
+        """Its name, if it has one."""
+        return self._settings.name or None
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs run at once."""
+        return self._settings.concurrency
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has started and not ended."""
+        return self._stop is not None
+
+    def on(self, event: WorkerEvent, listener: Callable[..., Any] | None = None) -> Any:
+        """Call a function when something happens in this worker: `worker.on("completed", f)` or `@worker.on("completed")`.
+
+        It may be `async def`. What it raises is logged and hurts nobody. Arguments by event: active(job),
+        progress(job, value), completed(job, return_value), retried(job, error, delay_ms), failed(job, reason),
+        stalled(job_id), lock_lost(job), error(exception); the others have none.
+
+        Raises:
+            ConfigurationError: There is no such event.
+        """
+        if event not in _EVENTS:
+            raise ConfigurationError(f"a worker has no event {event!r}; there are {', '.join(sorted(_EVENTS))}")
+        if listener is None:
+
+            def decorate(function: F) -> F:
+                self._listeners.setdefault(event, []).append(function)
+                return function
+
+            return decorate
+        self._listeners.setdefault(event, []).append(listener)
+        return listener
+
+    async def run(self, *, handle_signals: bool = True) -> None:
+        """Work until `stop`, or SIGTERM or SIGINT; a second signal ends the grace.
+
+        Args:
+            handle_signals: Listen for the signals, where this is the main thread.
+
+        Raises:
+            AuthenticationError: The server refuses the password or a right that the worker needs.
+            ConfigurationError: It runs already.
+        """
+        if self._stop is not None:
+            raise ConfigurationError(f"worker of queue {self.queue.name!r} is running already")
+        stop = self._stop = asyncio.Event()
+        self._is_hurried = False
+        with contextlib.ExitStack() as undo:
+            if handle_signals:
+                self._listen_for_signals(undo)
+            try:
+                await self._live(stop)
+            finally:
+                self._stop = None
+                if self._owns_queue:
+                    await self.queue.close()
+
+    def stop(self, *, now: bool = False) -> None:
+        """Begin to stop: fetch no more, let running jobs end within the grace, hand the others back.
+
+        Args:
+            now: Without any grace. Also after a first `stop`.
+        """
+        self._is_hurried = self._is_hurried or now
+        if self._stop is not None:
+            self._stop.set()
+            if self._is_hurried:
+                self._hurry()
+
+    def pause(self) -> None:
+        """Fetch no more until `resume`; running jobs go on. Other workers are not concerned."""
+        if self._fetching is not None:
+            self._fetching.pause()
+        self._tell("paused")
+
+    def resume(self) -> None:
+        """Fetch again."""
+        if self._fetching is not None:
+            self._fetching.resume()
+        self._tell("resumed")
+
+    async def __aenter__(self) -> Self:
+        self._main = asyncio.get_running_loop().create_task(self.run(handle_signals=False))
+        # One turn, so that `stop` finds it running.
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        main, self._main = self._main, None
+        self.stop(now=kind is not None)
+        if main is not None:
+            await main
+
+    # From start to end
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        queue, settings = self.queue, self._settings
+        fetching = Fetching(queue, settings, self._start, self._settled, lambda: self._tell("drained"))
+        running = Running(queue, settings, self._process, fetching.ended, fetching.dropped, self._tell)
+        self._fetching, self._running = fetching, running
+        await self._get_ready(stop)
+        heartbeat = Heartbeat(queue.keys, queue.connection, settings, fetching.claims, self._lock_lost)
+        heartbeat.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, loop in fetching.loops():
+                    group.create_task(self._supervise(name, loop))
+                stalled = group.create_task(self._supervise("stalled check", self._check_for_stalled))
+                logger.info(
+                    "worker of queue %r at %s: ready, concurrency %d",
+                    queue.name,
+                    queue.connection.safe_url,
+                    settings.concurrency,
+                )
+                self._tell("ready")
+                await stop.wait()
+                stalled.cancel()
+                await self._wind_down(fetching)
+        finally:
+            heartbeat.stop()
+            running.close()
+            self._fetching = self._running = None
+            logger.info("worker of queue %r: stopped", queue.name)
+            self._tell("closed")
+            if self._telling:
+                await asyncio.wait(self._telling, timeout=_LAST_WORDS)
+
+    async def _get_ready(self, stop: asyncio.Event) -> None:
+        """Reach the server for the first time, however long it takes to come up."""
+        patience = Patience(f"worker of queue {self.queue.name!r}: connecting")
+        while not stop.is_set():
+            try:
+                await self.queue.connection.learn_time()
+                await self._warn_of_eviction()
+            except AuthenticationError:
+                # At the start this is a mistake in the settings; later it may be a password that is being changed.
+                raise
+            except TorilError as error:
+                self._tell("error", error)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience.failed(error)):
+                        await stop.wait()
+            else:
+                patience.worked()
+                return
+
+    async def _warn_of_eviction(self) -> None:
+        connection = self.queue.connection
+        try:
+            async with translated(lambda: connection.safe_url):
+                memory = cast("dict[str, Any]", await connection.client.info("memory"))
+        except AuthenticationError:
+            # INFO is not among this user's rights; `toril doctor` says so.
+            return
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            logger.warning(
+                "the server at %s evicts keys when its memory is full (maxmemory-policy %s), which loses jobs; "
+                "set it to noeviction",
+                connection.safe_url,
+                policy,
+            )
+
+    async def _wind_down(self, fetching: Fetching) -> None:
+        await fetching.stop()
+        if not self._is_hurried:
+            await self._until_idle(fetching, self._settings.grace)
+        self._hurry()
+        await self._until_idle(fetching, _LAST_WORDS)
+        if fetching.claims:
+            logger.warning(
+                "queue %r: %d jobs could not be handed back; they are taken back when their locks run out",
+                self.queue.name,
+                len(fetching.claims),
+            )
+        fetching.finish()
+
+    async def _until_idle(self, fetching: Fetching, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while fetching.claims and not (self._is_hurried and seconds == self._settings.grace):
+                    tasks = [claim.task for claim in fetching.claims.values() if claim.task and not claim.task.done()]
+                    # Without tasks, ends are on their way to the server.
+                    await (asyncio.wait(tasks, timeout=0.1) if tasks else asyncio.sleep(0.005))
+
+    def _hurry(self) -> None:
+        if self._fetching is None:
+            return
+        for claim in list(self._fetching.claims.values()):
+            if not claim.is_ending and not claim.is_given_back:
+                claim.is_given_back = True
+                claim.cancel()
+
+    async def _supervise(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Keep a loop going. What it does not expect is logged, and it begins anew."""
+        patience = Patience(f"queue {self.queue.name!r}: {name}")
+        while True:
+            try:
+                await loop()
+            except Exception as error:
+                logger.exception("queue %r: %s failed unexpectedly; it goes on", self.queue.name, name)
+                self._tell("error", error)
+                await asyncio.sleep(patience.failed(error))
+            else:
+                return
+
+    async def _check_for_stalled(self) -> None:
+        if self._settings.skip_stalled_check:
+            return
+        patience = Patience(f"queue {self.queue.name!r}: stalled check")
+        interval = self._settings.stalled_ms / 1000
+        while True:
+            wait = interval
+            try:
+                taken_back = await self.queue.scripts.move_stalled_jobs_to_wait(
+                    self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
+                )
+            except TorilError as error:
+                wait = min(interval, patience.failed(error))
+            else:
+                patience.worked()
+                for job_id in taken_back:
+                    logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
+                    self._tell("stalled", job_id)
+            await asyncio.sleep(wait)
+
+    # What the loops report
+
+    def _start(self, claim: Claim) -> None:
+        assert self._running is not None
+        self._running.start(claim)
+
+    def _settled(self, claim: Claim, end: FinishedJob, refused: TorilError | None) -> None:
+        job = claim.job
+        if refused is None:
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("job %s (%s) in %r: %s", job.id, job.name, self.queue.name, end.target)
+            if end.target == "completed":
+                if "completed" in self._listeners:
+                    self._tell("completed", job, job.return_value)
+            else:
+                self._tell("failed", job, end.value)
+        elif isinstance(refused, (PendingChildrenError, FailedChildrenError)):
+            # A refused completion is a failed attempt, and children that have failed will not get better.
+            cause = UnrecoverableError(str(refused)) if isinstance(refused, FailedChildrenError) else refused
+            assert self._running is not None
+            claim.task = asyncio.get_running_loop().create_task(self._running.fail(claim, cause))
+        else:
+            logger.warning("%s; what its processor did may be done again by another worker", refused)
+            self._tell("lock_lost", job)
+
+    def _lock_lost(self, claims: list[Claim]) -> None:
+        assert self._fetching is not None
+        for claim in claims:
+            if claim.is_ending or self._fetching.claims.get(claim.job.id) is not claim:
+                continue
+            logger.warning(
+                "job %s (%s) in %r: lock lost; its processor is cancelled, and nothing that it still writes counts",
+                claim.job.id,
+                claim.job.name,
+                self.queue.name,
+            )
+            claim.is_lost = True
+            claim.cancel()
+            self._tell("lock_lost", claim.job)
+
+    def _tell(self, event: str, *args: Any) -> None:
+        for listener in self._listeners.get(event, ()):
+            try:
+                answer = listener(*args)
+            except Exception:
+                logger.exception("queue %r: a listener of %r raised", self.queue.name, event)
+                continue
+            if inspect.iscoroutine(answer):
+                telling = asyncio.get_running_loop().create_task(self._hear_out(answer, event))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
+
+    async def _hear_out(self, answer: Coroutine[Any, Any, Any], event: str) -> None:
+        try:
+            await answer
+        except Exception:
+            logger.exception("queue %r: a listener of %r raised", self.queue.name, event)
+
+    def _listen_for_signals(self, undo: contextlib.ExitStack) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+
+        def received(number: int) -> None:
+            is_first = self._stop is not None and not self._stop.is_set()
+            logger.info(
+                "worker of queue %r: %s, %s",
+                self.queue.name,
+                signal.Signals(number).name,
+                "stopping" if is_first else "stopping at once",
+            )
+            self.stop(now=not is_first)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                loop.add_signal_handler(number, received, number)
+                undo.callback(loop.remove_signal_handler, number)
+            except NotImplementedError:
+                # Windows: the handler runs in the main thread, between two steps of the loop.
+                before = signal.signal(number, lambda got, _: loop.call_soon_threadsafe(received, got))
+                undo.callback(signal.signal, number, before)
+
+
+def _positive(duration: Duration, where: str, option: str) -> int:
+    value = milliseconds(duration, f"{where}: {option}")
+    if value <= 0:
+        raise ConfigurationError(f"{where}: {option} must be positive")
+    return value
+
+
+def _whole(value: int, where: str, option: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{where}: {option} must be a whole number, at least {least}; got {value!r}")
+    return value
+
+
+def _worker_name(name: str | None, where: str) -> str:
+    if name is None:
+        return ""
+    if not name or not name.isprintable() or any(character.isspace() for character in name):
+        raise ConfigurationError(f"{where}: name {name!r} must be text without spaces, since it names a connection")
+    return name
+
+
+def _limiter(limiter: tuple[int, Duration] | None, where: str) -> tuple[int, int] | None:
+    if limiter is None:
+        return None
+    most, duration = limiter
+    return _whole(most, where, "limiter", 1), _positive(duration, where, "limiter duration")
+
+
+def _keep(rule: bool | int | KeepJobs | None, option: str) -> KeepRule:
+    return (None if rule is None else keep_rule(stored_keep(option, rule))) or KeepRule()
