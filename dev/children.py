@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
-__all__ = ["end", "signal_group", "spawn"]
+__all__ = ["end", "leashed", "signal_group", "spawn"]
 
 # Runs between fork and the program itself. Asking the kernel from here, not in a `preexec_fn`, keeps the fork
 # safe in an owner that has threads.
@@ -86,9 +86,7 @@ def spawn(
     with _forker_lock:
         if _forker is None:
             _forker = _Forker()
-    arguments = [str(part) for part in command]
-    if sys.platform == "linux":
-        arguments = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *arguments]
+    arguments = leashed(command)
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -104,13 +102,24 @@ def spawn(
     return _forker.fork(start)
 
 
-def signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to the child and to what it started. Nothing happens where all of them are gone."""
+def leashed(command: Sequence[str | Path]) -> list[str]:
+    """Return a command that becomes `command`, and ends with the thread that starts it (on Linux).
+
+    For asyncio's subprocesses, if the event loop runs in the main thread.
+    """
+    arguments = [str(part) for part in command]
+    if sys.platform == "linux":
+        arguments = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *arguments]
+    return arguments
+
+
+def signal_group(leader: int, number: int) -> None:
+    """Send a signal to a child and to what it started. Nothing happens where all of them are gone."""
     # The group outlives its leader while a grandchild runs, so a child that has ended is signalled too. Its
     # number cannot belong to strangers: a process id is not given out again while a group still bears it, and
     # an empty group is a ProcessLookupError.
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, number)
+        os.killpg(leader, number)
 
 
 def end(child: subprocess.Popen[bytes], *, grace: float) -> int:
@@ -120,5 +129,5 @@ def end(child: subprocess.Popen[bytes], *, grace: float) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace)
     if child.poll() is None:
-        signal_group(child, signal.SIGKILL)
+        signal_group(child.pid, signal.SIGKILL)
     return child.wait()

@@ -61,6 +61,7 @@ class MongoServer:
         self._preferred_port = preferred_port
         self._start_timeout = start_timeout
         self._url: str | None = None
+        self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,14 +72,17 @@ class MongoServer:
         return self._url
 
     @property
-    def pid(self) -> int | None:
-        """The process that was started here, None where `MONGODB_URL` rules or nothing runs."""
-        return self._process.pid if self._process is not None else None
+    def port(self) -> int:
+        """The port of the server that was started here."""
+        if self._port is None:
+            raise MongoError("No MongoDB was started here.")
+        return self._port
 
     @property
-    def process(self) -> subprocess.Popen[bytes] | None:
-        """As `pid`, for whoever watches over it."""
-        return self._process
+    def pid(self) -> int | None:
+        """The process that was started here; None once it has ended, or where `MONGODB_URL` rules."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
 
     def start(self) -> MongoServer:
         """Return when the server is primary and takes writes.
@@ -86,7 +90,7 @@ class MongoServer:
         Raises:
             MongoError: It is not running, and what was started has been stopped.
         """
-        if self._url is not None and (self._process is None or self._process.poll() is None):
+        if self._url is not None and (self._process is None or self.pid is not None):
             return self
         if given := os.environ.get("MONGODB_URL"):
             _check_given(given)
@@ -101,7 +105,7 @@ class MongoServer:
 
     def stop(self) -> None:
         """Stop what `start` has started; the data stays. A second call does nothing."""
-        self._url = None
+        self._url = self._port = None
         if self._process is not None:
             end(self._process, grace=10)
             self._process = None
@@ -119,6 +123,8 @@ class MongoServer:
         (self.dir / "data").mkdir(parents=True, exist_ok=True)
         port = self._listen(binary, deadline)
         self._become_primary(port, deadline)
+        # A second start, after a crash, is to be found where the first was.
+        self._port = self._preferred_port = port
         return f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
 
     def _listen(self, binary: Path, deadline: float) -> int:
