@@ -55,12 +55,16 @@ def table(description: Description, console: Console) -> str:
         _row(console, "Platform", console.strong(description["platform"])),
         _row(console, "Mail", f"{description['mail']}  {console.faint('whatever the platform sends')}"),
     ]
-    title = "Sign in as"
     width = max((len(account["email"]) for account in description["accounts"]), default=0)
-    for account in description["accounts"]:
-        words = f"{account['email']:<{width}}  {account['password']}  {console.faint(account['who'])}"
+    passwords = {account["password"] for account in description["accounts"]}
+    for index, account in enumerate(description["accounts"]):
+        title = "" if index else "Sign in as"
+        words = f"{account['email']:<{width}}  {console.faint(account['who'])}"
         lines.append(_row(console, title, words))
-        title = ""
+    if passwords:
+        lines.append(
+            _row(console, "Password", f"{' or '.join(sorted(passwords))}  {console.faint('for everyone')}")
+        )
     processes = "  ".join(f"{name} {pid}" for name, pid in description["processes"].items())
     lines += [
         "",

@@ -21,6 +21,7 @@ LONGEST_WAIT_SECONDS: Final = 10.0
 STEADY_SECONDS: Final = 10.0
 """A child that ran so long starts again after the first, short wait."""
 TRIES_AT_START: Final = 3
+SURELY_READY_SECONDS: Final = 3.0
 LONGEST_LINE: Final = 64 * 1024
 
 
@@ -38,7 +39,8 @@ class Child:
 
     Args:
         command: Run anew after each end.
-        is_ready: Asked every 50 ms from start on until it is true. None: ready once it has lived for a second.
+        is_ready: Asked every 50 ms from start on until it is true. A text: ready once it has printed that, or has
+            lived for three seconds.
         on_end: Told in words how the child ended, and when it starts again.
         on_return: Told when a child that had ended is ready again.
         pass_fds: File descriptors that the child inherits.
@@ -53,7 +55,7 @@ class Child:
         log: ChildLog,
         env: Mapping[str, str],
         cwd: Path,
-        is_ready: Callable[[], Awaitable[bool]] | None,
+        is_ready: Callable[[], Awaitable[bool]] | str,
         on_end: Callable[[str], None],
         on_return: Callable[[str], None],
         pass_fds: Sequence[int] = (),
@@ -65,7 +67,7 @@ class Child:
         self._command = command
         self._env = env
         self._cwd = cwd
-        self._is_ready = is_ready
+        self._is_ready = is_ready if callable(is_ready) else lambda: self._has_said(is_ready)
         self._on_end = on_end
         self._on_return = on_return
         self._pass_fds = tuple(pass_fds)
@@ -73,6 +75,7 @@ class Child:
         self._ready_timeout = ready_timeout
         self._process: asyncio.subprocess.Process | None = None
         self._is_stopping = False
+        self._began = 0.0
         self._supervision: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
@@ -127,7 +130,8 @@ class Child:
     async def _supervise(self) -> None:
         wait, failures = FIRST_WAIT_SECONDS, 0
         while not self._is_stopping:
-            began = time.monotonic()
+            self._began = time.monotonic()
+            self.log.last = []
             code = await self._run_once(is_first=failures == 0 and not self._ready.is_set())
             if self._is_stopping:
                 return
@@ -135,7 +139,7 @@ class Child:
                 failures += 1
                 if failures == TRIES_AT_START:
                     raise ChildDidNotStartError(self, f"{describe_exit(code)}, {failures} times")
-            if time.monotonic() - began > STEADY_SECONDS:
+            if time.monotonic() - self._began > STEADY_SECONDS:
                 wait = FIRST_WAIT_SECONDS
             self._on_end(f"{describe_exit(code)}; starting it again in {wait:g} s")
             await asyncio.sleep(wait)
@@ -171,15 +175,16 @@ class Child:
             await asyncio.gather(reading, watching, return_exceptions=True)
 
     async def _tell_when_ready(self, process: asyncio.subprocess.Process, *, is_first: bool) -> None:
-        if self._is_ready is None:
-            await asyncio.sleep(1)
-        else:
-            while not await self._is_ready():  # noqa: ASYNC110 - another process cannot set an event
-                await asyncio.sleep(0.05)
+        while not await self._is_ready():  # noqa: ASYNC110 - another process cannot set an event
+            await asyncio.sleep(0.05)
         if process.returncode is None:
             self._ready.set()
             if not is_first:
                 self._on_return(f"runs again, as process {process.pid}")
+
+    async def _has_said(self, words: str) -> bool:
+        has_lived = time.monotonic() - self._began
+        return has_lived > SURELY_READY_SECONDS or any(words in line for line in self.log.last)
 
 
 async def run_once(command: Sequence[str | Path], *, log: ChildLog, env: Mapping[str, str], cwd: Path) -> int:

@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from pymongo import MongoClient
+
 from dev.console import ChildLog, Console
-from dev.description import Description, read_description, shown, table, write_description
+from dev.description import Account, Description, read_description, shown, table, write_description
 from dev.mongo import MongoError, MongoServer
 from dev.processes import Child, ChildDidNotStartError, describe_exit, run_once
 from toril.embedded import EmbeddedServer
@@ -172,6 +174,7 @@ class Runner:
             "INBOX_URL": mail_url,
         }
         await self._step("Demonstration", self._seed(env))
+        description["accounts"] = await self._in_thread(lambda: _accounts(mongo_url))
         async with _together() as group:
             group.create_task(self._step("API", self._start_api(env, listening, platform)))
             group.create_task(self._step("Relay", self._start_relay(env)))
@@ -199,6 +202,7 @@ class Runner:
             return given
         server = await self._in_thread(self._open_valkey)
         self._watched.append(Watched("valkey", server, lambda: server.pid if server.is_running else None))
+        self._link_log("valkey", server.dir / "server.log")
         return server.url
 
     def _open_valkey(self) -> EmbeddedServer:
@@ -222,6 +226,7 @@ class Runner:
             if server.port != MONGO_PORT:
                 self._note_other_port("MongoDB", MONGO_PORT, server.port)
             self._watched.append(Watched("mongodb", server, lambda: server.pid))
+            self._link_log("mongodb", server.log)
         return server.url
 
     async def _start_mail(self) -> tuple[str, str]:
@@ -251,18 +256,19 @@ class Runner:
             "api",
             [sys.executable, "-m", "dev.api", str(listening.fileno())],
             env,
-            is_ready=lambda: _answers(url, "/health/ready"),
+            is_ready=lambda: _answers(url, "/healthz"),
             pass_fds=[listening.fileno()],
         )
         # While the API is away the socket stays open here, and whoever asks waits instead of being refused.
         self._listening = listening
 
     async def _start_relay(self, env: dict[str, str]) -> None:
-        await self._start_child("relay", [sys.executable, "-m", "pharmacy_coverage.relay"], env)
+        command = [sys.executable, "-m", "pharmacy_coverage.relay"]
+        await self._start_child("relay", command, env, is_ready="relay: running")
 
     async def _start_workers(self, env: dict[str, str]) -> None:
-        toril = Path(sys.executable).with_name("toril")
-        await self._start_child("workers", [toril, "worker", "pharmacy_coverage.worker:workers"], env)
+        command = [sys.executable, "-m", "toril.cli", "worker", "pharmacy_coverage.worker:workers"]
+        await self._start_child("workers", command, env, is_ready="ready, concurrency")
 
     async def _start_child(
         self,
@@ -270,7 +276,7 @@ class Runner:
         command: Sequence[str | Path],
         env: dict[str, str],
         *,
-        is_ready: Callable[[], Awaitable[bool]] | None = None,
+        is_ready: Callable[[], Awaitable[bool]] | str,
         pass_fds: Sequence[int] = (),
     ) -> None:
         log = self._log(name)
@@ -321,6 +327,13 @@ class Runner:
     def _log(self, name: str) -> ChildLog:
         log = self._logs[name] = ChildLog(name, self._options.dir / "logs" / f"{name}.log")
         return log
+
+    def _link_log(self, name: str, log: Path) -> None:
+        """Show a log that is kept elsewhere among the others."""
+        link = self._options.dir / "logs" / f"{name}.log"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(log, link.parent))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run what blocks. If we are cancelled it goes on, and `_end` waits for it."""
@@ -429,6 +442,18 @@ async def _together() -> AsyncGenerator[asyncio.TaskGroup]:
             yield group
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from errors
+
+
+def _accounts(mongo_url: str) -> list[Account]:
+    """The seeded people, in the order of the sign-in page."""
+    # Imported late: the runner is to say its first words at once.
+    from pharmacy_coverage.seed import PASSWORD
+    from pharmacy_coverage.settings import Settings
+
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_url, serverSelectionTimeoutMS=5000)
+    with client:
+        users = client[Settings().mongodb_database].users.find({"demo": True}).sort("order", 1)
+        return [{"email": user["email"], "password": PASSWORD, "who": user["blurb"]} for user in users]
 
 
 async def _answers(url: str, path: str) -> bool:

@@ -113,7 +113,7 @@ def test_everything_answers_where_the_table_says(runner: Running) -> None:
         assert description[name] in runner.output
     for account in description["accounts"]:
         assert account["email"] in runner.output
-    for name in ("mail", "api", "relay", "workers"):
+    for name in ("valkey", "mongodb", "mail", "api", "relay", "workers"):
         assert (runner.dir / "logs" / f"{name}.log").exists()
 
 
