@@ -28,7 +28,6 @@ import functools
 import inspect
 import math
 import re
-import sys
 import types
 import typing
 import uuid
@@ -37,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import msgspec
 
-from .codec import MAX_DEPTH, MAX_SAFE_INTEGER
+from .codec import MAX_DEPTH, MAX_SAFE_INTEGER, is_pydantic, model_fields
 from .errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
@@ -469,7 +468,7 @@ def _shape(name: str, parameter: str, hint: Any) -> msgspec.inspect.Type:
     for part in _parts(shape, []):
         if not isinstance(part, msgspec.inspect.CustomType):
             continue
-        if part.cls is not object and not _is_pydantic(part.cls):
+        if part.cls is not object and not is_pydantic(part.cls):
             raise ConfigurationError(
                 f"{name}: `{parameter}`: {part.cls.__name__} cannot be read from JSON; use a pydantic model, "
                 "msgspec struct, dataclass or TypedDict"
@@ -565,21 +564,8 @@ def _is_model(shape: msgspec.inspect.Type) -> bool:
     if isinstance(shape, info.StructType):
         return not shape.array_like
     if isinstance(shape, info.CustomType):
-        return _is_pydantic(shape.cls) and not getattr(shape.cls, "__pydantic_root_model__", False)
+        return is_pydantic(shape.cls) and not getattr(shape.cls, "__pydantic_root_model__", False)
     return isinstance(shape, (info.DataclassType, info.TypedDictType))
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_pydantic(kind: Any) -> bool:
-    """Whether a class is a model of pydantic 2. Where pydantic is not imported, there is none."""
-    pydantic: Any = sys.modules.get("pydantic")
-    base = getattr(pydantic, "BaseModel", None)
-    return (
-        isinstance(kind, type)
-        and isinstance(base, type)
-        and issubclass(kind, base)
-        and hasattr(kind, "model_validate_json")
-    )
 
 
 # Values
@@ -587,9 +573,8 @@ def _is_pydantic(kind: Any) -> bool:
 
 def _write(value: Any) -> Any:
     """msgspec's hook: what to write for a pydantic model."""
-    if _is_pydantic(cast("Any", type(value))):
-        # By alias, because that is how it is read; without computed fields, which a strict model refuses.
-        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    if is_pydantic(cast("Any", type(value))):
+        return model_fields(value)
     if value is None:
         # None needs no hook, unless it took the place of a key.
         raise TypeError("keys of mappings have to be text")
@@ -728,7 +713,7 @@ def _fields(kind: Any) -> tuple[str, ...] | None:
         return tuple(kind.__struct_fields__)
     if dataclasses.is_dataclass(kind):
         return tuple(field.name for field in dataclasses.fields(kind))
-    if _is_pydantic(kind):
+    if is_pydantic(kind):
         return tuple(name for name, field in kind.model_fields.items() if not field.exclude)
     return None
 

@@ -18,7 +18,17 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from .job import Job
 
-__all__ = ["STOP", "Backoff", "BackoffStrategy", "Custom", "Duration", "Exponential", "Fixed", "milliseconds", "wait_ms"]
+__all__ = [
+    "STOP",
+    "Backoff",
+    "BackoffStrategy",
+    "Custom",
+    "Duration",
+    "Exponential",
+    "Fixed",
+    "milliseconds",
+    "wait_ms",
+]
 
 Duration = timedelta | float | int
 """A `timedelta`, or a number of seconds."""
@@ -86,7 +96,7 @@ class Custom:
 
     def stored(self) -> dict[str, Any]:
         """Return the form that stands in the job's options."""
-        if self.type in ("", "fixed", "exponential"):
+        if not isinstance(self.type, str) or self.type in ("", "fixed", "exponential"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"Custom backoff needs a name of its own, not {self.type!r}")
         return _stored(self.type, milliseconds(self.delay, "backoff delay"), self.jitter)
 
@@ -103,13 +113,14 @@ def milliseconds(duration: Duration, what: str) -> int:
     if isinstance(duration, timedelta):
         value = duration.total_seconds() * 1000
     elif isinstance(duration, (int, float)) and not isinstance(duration, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        value = float(duration) * 1000
+        # An integer beyond the range of floats is beyond ours.
+        value = duration * 1000 if abs(duration) <= _LONGEST_MS else math.inf
     else:
         raise ConfigurationError(
             f"{what} must be a timedelta or a number of seconds, got {type(duration).__name__}"
         )
     if not math.isfinite(value) or not 0 <= value <= _LONGEST_MS:
-        raise ConfigurationError(f"{what} must be between 0 and a hundred years, got {duration}")
+        raise ConfigurationError(f"{what} must be between 0 and a hundred years")
     return round(value)
 
 
@@ -127,7 +138,7 @@ def wait_ms(backoff: object, attempts_made: int, chance: Callable[[], float] = r
     if backoff is None:
         return 0
     if isinstance(backoff, (int, float)):
-        return _bounded(float(backoff))
+        return _bounded(_number(backoff))
     if not isinstance(backoff, Mapping):
         return 0
     fields: Mapping[str, Any] = backoff  # pyright: ignore[reportUnknownVariableType]
@@ -150,11 +161,14 @@ def _bounded(wait: float) -> int:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+    if not isinstance(value, (int, float)) or value != value:
+        return 0.0
+    # A hundred years of microseconds; what is beyond only has to stay beyond.
+    return float(min(max(value, -(10**16)), 10**16))
 
 
 def _stored(kind: str, delay_ms: int, jitter: float) -> dict[str, Any]:
-    if isinstance(jitter, bool) or not 0 <= jitter <= 1:
+    if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"backoff jitter must be between 0 and 1, got {jitter}")
     stored: dict[str, Any] = {"type": kind, "delay": delay_ms}
     if jitter:

@@ -6,21 +6,21 @@ numbers that are not finite, integers beyond 2^53, keys that are not text.
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 import msgspec
 
 from .errors import SerializationError
 
-__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "dumps", "ensure_json", "loads"]
+__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "dumps", "ensure_json", "is_pydantic", "loads", "model_fields"]
 
 MAX_DEPTH: Final = 64
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder()
 _SCALARS = (str, bool, type(None))
 
 
@@ -29,7 +29,8 @@ def dumps(value: Any, what: str = "data") -> str:
 
     Args:
         value: Anything made of dicts with text keys, lists, tuples, text, numbers, booleans and None;
-            also what msgspec writes: dataclasses, structs, datetimes, UUIDs, enums, decimals.
+            also what msgspec writes: dataclasses, structs, datetimes, UUIDs, enums, decimals; and
+            pydantic models.
         what: How an error calls the value.
 
     Raises:
@@ -40,7 +41,11 @@ def dumps(value: Any, what: str = "data") -> str:
     ensure_json(value, what)
     try:
         return _encoder.encode(value).decode()
-    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError:
+        raise SerializationError(
+            f"{what}: text with half of a surrogate pair, which UTF-8 cannot hold"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError(f"{what}: {error}") from None
 
 
@@ -52,7 +57,7 @@ def loads(text: str | bytes, what: str = "data") -> Any:
     """
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise SerializationError(f"{what}: stored text is not JSON ({error})") from None
 
 
@@ -64,7 +69,7 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
     Raises:
         SerializationError: With the path of the first part that does not fit.
     """
-    kind = type(value)
+    kind = type(cast("object", value))
     if kind in _SCALARS:
         return
     if kind is int:
@@ -77,8 +82,8 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
             raise SerializationError(f"{what}: NaN and Infinity are not JSON; use None")
     elif depth >= MAX_DEPTH:
         raise SerializationError(f"{what}: nested deeper than {MAX_DEPTH} levels, or contains itself")
-    elif isinstance(value, Mapping):
-        for key, item in cast("Mapping[Any, Any]", value).items():
+    elif _is_mapping(value):
+        for key, item in value.items():
             if not isinstance(key, str):
                 raise SerializationError(f"{what}: key of type {type(key).__name__}; JSON keys are text")
             ensure_json(item, f"{what}.{key}" if key.isidentifier() else f"{what}[…]", depth + 1)
@@ -92,11 +97,45 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
     elif not _is_plain(value):
         # Structs, dataclasses and the like: look at what msgspec makes of them.
         try:
-            ensure_json(msgspec.to_builtins(value), what, depth + 1)
+            ensure_json(msgspec.to_builtins(value, enc_hook=model_fields), what, depth + 1)
         except (TypeError, ValueError, RecursionError) as error:
             raise SerializationError(f"{what}: {error}") from None
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _is_plain(value: Any) -> bool:
     """A subclass of a scalar, such as a StrEnum or an IntEnum."""
     return isinstance(value, (str, bool))
+
+
+def model_fields(value: Any) -> Any:
+    """Return the fields of a pydantic model, as JSON has them; msgspec's hook for what it does not know.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    kind = type(cast("object", value))
+    if is_pydantic(cast("Any", kind)):
+        # By alias, because that is how it is read; without computed fields, which a strict model refuses.
+        return value.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+    raise TypeError(f"{kind.__name__} is nothing that JSON can hold")
+
+
+@functools.lru_cache(maxsize=1024)
+def is_pydantic(kind: Any) -> bool:
+    """Whether a class is a model of pydantic 2. Where pydantic is not imported, there is none."""
+    pydantic: Any = sys.modules.get("pydantic")
+    base = getattr(pydantic, "BaseModel", None)
+    return (
+        isinstance(kind, type)
+        and isinstance(base, type)
+        and issubclass(kind, base)
+        and hasattr(kind, "model_validate_json")
+    )
+
+
+_encoder = msgspec.json.Encoder(enc_hook=model_fields)
+_decoder = msgspec.json.Decoder()

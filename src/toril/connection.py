@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError as RedisAuthenticationError,
@@ -36,6 +36,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 from .clock import ServerClock
 from .errors import (
@@ -115,13 +116,17 @@ class Connection:
             AuthenticationError: The server refused the user, the password or the command.
             ServerRefusedError: The server answered with an error.
         """
-        clients = self._of_loop()
-        lane = clients.idle.pop() if clients.idle else self.lane()
-        try:
+        async with self._idle_lane() as lane:
             return await lane.execute(*args)
-        finally:
-            if lane.is_open:
-                clients.idle.append(lane)
+
+    async def execute_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send several commands at once and return their answers in order. Others' may come in between.
+
+        Raises:
+            As `execute`; of several errors, the first.
+        """
+        async with self._idle_lane() as lane:
+            return await lane.execute_all(commands)
 
     def lane(self, *, name: str | None = None) -> Lane:
         """Return a connection of one's own, not opened yet, for one call at a time.
@@ -129,7 +134,8 @@ class Connection:
         Args:
             name: What the server calls it, see CLIENT SETNAME. A name that it refuses is done without.
         """
-        return Lane(self, self._of_loop().client.connection_pool.make_connection(), name)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        pool: Any = self._of_loop().client.connection_pool
+        return Lane(self, pool.make_connection(), name)
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -138,7 +144,7 @@ class Connection:
 
     def sync_client(self) -> redis.Redis:
         """Return a new blocking client, for a thread that must not depend on an event loop."""
-        return redis.Redis.from_url(self._real_url(), **_settings(redis.retry.Retry(NoBackoff(), 0)))  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownArgumentType]
+        return redis.Redis.from_url(self._real_url(), **_settings(Retry(NoBackoff(), 0)))  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownArgumentType]
 
     async def learn_time(self) -> None:
         """Measure the offset to the server's clock, once per event loop.
@@ -172,13 +178,23 @@ class Connection:
     ) -> None:
         await self.close()
 
+    @asynccontextmanager
+    async def _idle_lane(self) -> AsyncGenerator[Lane]:
+        clients = self._of_loop()
+        lane = clients.idle.pop() if clients.idle else self.lane()
+        try:
+            yield lane
+        finally:
+            if lane.is_open:
+                clients.idle.append(lane)
+
     def _of_loop(self) -> _LoopClients:
         loop = asyncio.get_running_loop()
         clients = self._clients.get(loop)
         if clients is None:
             # Redis.from_url reads the options that a URL may carry, such as the database or certificates.
             client = redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-                self._real_url(), **_settings(redis.asyncio.retry.Retry(NoBackoff(), 0))
+                self._real_url(), **_settings(AsyncRetry(NoBackoff(), 0))
             )
             clients = self._clients[loop] = _LoopClients(client)
         return clients
@@ -211,9 +227,12 @@ class Lane:
     waits for the earlier.
     """
 
-    def __init__(self, owner: Connection, connection: AbstractConnection, name: str | None = None) -> None:
+    def __init__(self, owner: Connection, connection: Any, name: str | None = None) -> None:
         self._owner = owner
         self._connection = connection
+        # The client's own deadline rests on `asyncio.wait_for`, which before Python 3.12 can swallow a
+        # cancellation. `execute` has one deadline for the whole call instead.
+        connection.socket_timeout = None
         self._name = name
         self._used = 0.0
 
@@ -232,16 +251,45 @@ class Lane:
         Raises:
             TorilError: As `Connection.execute`.
         """
+        async with self._call(timeout) as connection:
+            await connection.send_packed_command(connection.pack_command(*args))
+            return await connection.read_response()
+
+    async def execute_all(
+        self, commands: Sequence[tuple[Any, ...]], *, timeout: float = _CALL_TIMEOUT
+    ) -> list[Any]:
+        """Send several commands at once; see `Connection.execute_all`."""
+        async with self._call(timeout) as connection:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            answers: list[Any] = []
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    # The answers behind it have to be read all the same.
+                    answers.append(error)
+            for answer in answers:
+                if isinstance(answer, ResponseError):
+                    raise answer
+            return answers
+
+    @asynccontextmanager
+    async def _call(self, timeout: float) -> AsyncGenerator[Any]:
         connection = self._connection
         if not connection.is_connected:
             await self._open()
         elif time.monotonic() - self._used > _FRESH_FOR:
             await self._look()
         try:
-            await connection.send_packed_command(connection.pack_command(*args))
-            return await connection.read_response(timeout=timeout)
+            async with asyncio.timeout(timeout):
+                yield connection
         except RedisError as error:
             raise self._explain(error, ConnectionLostError) from error
+        except TimeoutError as error:
+            await connection.disconnect(nowait=True)
+            raise ConnectionLostError(
+                f"{self._owner.safe_url}: no answer within {timeout:g} s; the connection is given up"
+            ) from error
         finally:
             self._used = time.monotonic()
 
@@ -262,7 +310,9 @@ class Lane:
         try:
             await self._connection.read_response()
         except ResponseError:
-            logger.warning("%s: the server refuses the connection name %r; going on without", self._owner.safe_url, name)
+            logger.warning(
+                "%s: the server refuses the connection name %r; going on without", self._owner.safe_url, name
+            )
 
     async def _look(self) -> None:
         """Reopen a socket that the server has closed while nobody was looking."""
@@ -278,7 +328,9 @@ class Lane:
         return explain(error, self._owner.safe_url, lost)
 
 
-def explain(error: RedisError, where: str, lost: type[ConnectionLostError] = ConnectionLostError) -> TorilError:
+def explain(
+    error: RedisError, where: str, lost: type[ConnectionLostError] = ConnectionLostError
+) -> TorilError:
     """Return what a client's error means to toril.
 
     Args:
@@ -309,7 +361,9 @@ def explain(error: RedisError, where: str, lost: type[ConnectionLostError] = Con
 
 
 def _is_about_password(error: RedisError) -> bool:
-    return str(error).startswith(("WRONGPASS", "NOAUTH", "invalid username-password", "Authentication required"))
+    return str(error).startswith(
+        ("WRONGPASS", "NOAUTH", "invalid username-password", "Authentication required")
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -337,16 +391,3 @@ def _settings(retry: Any) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 0,
     }
-
-
-@asynccontextmanager
-async def translated(where: Callable[[], str]) -> AsyncIterator[None]:
-    """Run reads of the client so that their errors are toril's.
-
-    Raises:
-        TorilError: As `Connection.execute`.
-    """
-    try:
-        yield
-    except RedisError as error:
-        raise explain(error, where()) from error

@@ -8,7 +8,7 @@ writes is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads
@@ -43,7 +43,12 @@ class Job(Generic[R_co]):
     __slots__ = ("_data", "_options", "_record", "_return", "_token", "id", "queue")
 
     def __init__(
-        self, queue: Queue, job_id: str, record: dict[str, str], token: str = "", returns: Callable[[Any], Any] | None = None
+        self,
+        queue: Queue,
+        job_id: str,
+        record: dict[str, str],
+        token: str = "",
+        returns: Callable[[Any], Any] | None = None,
     ) -> None:
         self.id: str = job_id
         self.queue: Queue = queue
@@ -161,10 +166,16 @@ class Job(Generic[R_co]):
     @property
     def return_value(self) -> R_co | None:
         """What its processor returned; None as long as it has not."""
-        text = self._record.get("returnvalue")
+        text = self.return_value_json
         if text is None:
             return None
-        return self._typed(loads(text, f"job {self.id!r}: return value"))
+        value: R_co = self._typed(loads(text, f"job {self.id!r}: return value"))
+        return value
+
+    @property
+    def return_value_json(self) -> str | None:
+        """What its processor returned, as the JSON text that is stored."""
+        return self._record.get("returnvalue")
 
     @property
     def failed_reason(self) -> str | None:
@@ -178,10 +189,10 @@ class Job(Generic[R_co]):
         if not text:
             return []
         try:
-            rows = loads(text)
+            rows: Any = loads(text)
         except SerializationError:
             return []
-        return [str(row) for row in cast("list[Any]", rows)] if isinstance(rows, list) else []
+        return list(map(str, rows)) if isinstance(rows, list) else []  # pyright: ignore[reportUnknownArgumentType]
 
     # Asking and telling
 
@@ -235,7 +246,8 @@ class Job(Generic[R_co]):
         state, text = await self.queue.wait_for_end(self.id, seconds)
         if state == "failed":
             raise JobFailedError(self.id, text)
-        return self._typed(loads(text, f"job {self.id!r}: return value"))
+        value: R_co = self._typed(loads(text, f"job {self.id!r}: return value"))
+        return value
 
     async def update_progress(self, progress: Any) -> None:
         """Report how far the job is: a number, or any JSON.
@@ -274,7 +286,11 @@ class Job(Generic[R_co]):
         return await self.queue.scripts.add_log(self.id, self._token, row, self.options.keep_logs)
 
     async def retry(
-        self, state: FinishedState = "failed", *, reset_attempts_made: bool = False, reset_attempts_started: bool = False
+        self,
+        state: FinishedState = "failed",
+        *,
+        reset_attempts_made: bool = False,
+        reset_attempts_started: bool = False,
     ) -> None:
         """Run a finished job again. Without a reset it gets one more attempt if it has used them up.
 

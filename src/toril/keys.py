@@ -77,7 +77,9 @@ def check_job_id(job_id: str) -> None:
     if job_id.startswith("0:"):
         raise ConfigurationError(f"job_id {job_id!r} begins with '0:', which marks an old wake-up marker")
     if ":" in job_id and job_id.count(":") != 2:
-        raise ConfigurationError(f"job_id {job_id!r} holds ':', which separates the parts of a key; use '-' or '.'")
+        raise ConfigurationError(
+            f"job_id {job_id!r} holds ':', which separates the parts of a key; use '-' or '.'"
+        )
 
 
 def _check_name(what: str, value: str) -> None:

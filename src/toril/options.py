@@ -18,7 +18,15 @@ from .codec import MAX_SAFE_INTEGER, dumps, loads
 from .errors import ConfigurationError, SerializationError
 from .keys import check_job_id
 
-__all__ = ["HIGHEST_PRIORITY", "JobOptions", "KeepJobs", "KeepRule", "PreparedOptions", "StoredOptions", "prepare"]
+__all__ = [
+    "HIGHEST_PRIORITY",
+    "JobOptions",
+    "KeepJobs",
+    "KeepRule",
+    "PreparedOptions",
+    "StoredOptions",
+    "prepare",
+]
 
 HIGHEST_PRIORITY: Final = 2_097_151
 """The largest priority number, which runs last."""
@@ -143,7 +151,9 @@ def _unknown(name: str) -> str:
     return f"unknown job option {name!r}; {hint}"
 
 
-def _integer(stored_name: str, low: int, high: int = MAX_SAFE_INTEGER) -> Callable[[str, Any], tuple[str, Any]]:
+def _integer(
+    stored_name: str, low: int, high: int = MAX_SAFE_INTEGER
+) -> Callable[[str, Any], tuple[str, Any]]:
     def check(name: str, value: Any) -> tuple[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigurationError(f"{name} must be an integer, got {type(value).__name__}")
@@ -205,7 +215,7 @@ def stored_keep(name: str, value: Any) -> bool | int | dict[str, Any]:
         if value.limit is not None:
             _integer("limit", 1)(f"{name}.limit", value.limit)
             stored["limit"] = value.limit
-        if not stored:
+        if stored.keys() <= {"limit"}:
             raise ConfigurationError(f"{name}: KeepJobs needs a count or an age; False keeps all")
         return stored
     raise ConfigurationError(

@@ -35,7 +35,12 @@ class Adder(Generic[P, R]):
     """A way to add jobs of one kind, with certain options."""
 
     def __init__(
-        self, queue: Queue, name: str, signature: Signature, returns: Callable[[Any], Any] | None, options: Mapping[str, Any]
+        self,
+        queue: Queue,
+        name: str,
+        signature: Signature,
+        returns: Callable[[Any], Any] | None,
+        options: Mapping[str, Any],
     ) -> None:
         self.queue: Queue = queue
         self.name: str = name
@@ -146,7 +151,9 @@ class Processor(Adder[P, R]):
 class Decorator:
     """What `Queue.processor(...)` returns: it makes a `Processor` of the function below it."""
 
-    def __init__(self, queue: Queue, name: str | None, timeout: Duration | None, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, queue: Queue, name: str | None, timeout: Duration | None, options: Mapping[str, Any]
+    ) -> None:
         self._queue = queue
         self._name = name
         self._timeout = timeout
@@ -175,7 +182,9 @@ class Decorator:
         queue = self._queue
         name = self._name or getattr(function, "__name__", "").replace("_", "-").strip("-")
         if not name or name == "<lambda>":
-            raise ConfigurationError(f"queue {queue.name!r}: a processor without a name; @queue.processor('name')")
+            raise ConfigurationError(
+                f"queue {queue.name!r}: a processor without a name; @queue.processor('name')"
+            )
         if name in queue.processors:
             raise ConfigurationError(f"queue {queue.name!r} has a processor {name!r} already")
         processor: Processor[..., Any] = Processor(queue, name, function, self._timeout, self._options)

@@ -17,7 +17,7 @@ from ._batching import Batcher
 from .backoff import Duration
 from .clock import Clock
 from .codec import dumps
-from .connection import Connection, translated
+from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, SerializationError
 from .job import Job
 from .keys import QueueKeys, client_name
@@ -101,7 +101,9 @@ class Queue:
         self.scripts: Scripts = Scripts(self.keys, self.connection)
         self.processors: dict[str, Processor[..., Any]] = {}
         self._owns_connection = not isinstance(connection, Connection)
-        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher[NewRecord, str]] = WeakKeyDictionary()
+        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher[NewRecord, str]] = (
+            WeakKeyDictionary()
+        )
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, EndListener] = WeakKeyDictionary()
 
     @property
@@ -143,12 +145,15 @@ class Queue:
             ConfigurationError: An option or the name cannot be.
             SerializationError: The data is not JSON, or larger than `size_limit`.
             ServerUnreachableError: No connection; nothing was added.
-            ConnectionLostError: No answer; the job may or may not have been added. With a `job_id` it is safe to repeat.
+            ConnectionLostError: No answer; the job may or may not have been added. With a `job_id` it is safe
+                to repeat.
             ServerRefusedError: The server cannot store it.
         """
         return await self.add_stored(name, dumps({} if data is None else data), self._prepare(options))
 
-    async def add_bulk(self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]) -> list[Job[Any]]:
+    async def add_bulk(
+        self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]
+    ) -> list[Job[Any]]:
         """Add many jobs, in order, in one call per 500.
 
         All are checked before the first is added.
@@ -159,7 +164,7 @@ class Queue:
         Raises:
             As `add`; of a list of more than 500, calls before the failed one have added their jobs.
         """
-        members = [job if isinstance(job, NewJob) else NewJob(*job) for job in jobs]
+        members = [job if isinstance(job, NewJob) else _new_job(*job) for job in jobs]
         await self.connection.learn_time()
         records: list[NewRecord] = []
         for index, job in enumerate(members):
@@ -200,8 +205,8 @@ class Queue:
             raise ConfigurationError(f"queue {self.name!r}: a job's name is text and not empty")
         if options.size_limit is not None and len(data.encode()) > options.size_limit:
             raise SerializationError(
-                f"queue {self.name!r}: data of job {name!r} is larger than its size_limit of {options.size_limit} bytes; "
-                "store it elsewhere and pass its key"
+                f"queue {self.name!r}: data of job {name!r} is larger than its size_limit of "
+                f"{options.size_limit} bytes; store it elsewhere and pass its key"
             )
         timestamp = self.clock.now_ms() if options.timestamp is None else options.timestamp
         return NewRecord(
@@ -258,9 +263,8 @@ class Queue:
 
     async def get_job(self, job_id: str) -> Job[Any] | None:
         """Return a job, or None where there is none of this id."""
-        async with translated(lambda: self.connection.safe_url):
-            record = await self.connection.client.hgetall(self.keys.job(job_id))  # pyright: ignore[reportUnknownMemberType]
-        return Job(self, job_id, cast("dict[str, str]", record)) if record else None
+        record = _pairs(await self.connection.execute("HGETALL", self.keys.job(job_id)))
+        return Job(self, job_id, record) if record else None
 
     async def get_job_or_raise(self, job_id: str) -> Job[Any]:
         """Return a job.
@@ -275,23 +279,22 @@ class Queue:
 
     async def get_job_state(self, job_id: str) -> State:
         """Return the state of a job; `unknown` where there is none of this id."""
-        return cast(State, await self.scripts.get_state(job_id))
+        return cast("State", await self.scripts.get_state(job_id))
 
     async def get_job_counts(self, *states: State) -> dict[State, int]:
         """Return how many jobs there are in each of these states; without any, in all of them."""
         wanted = _checked(states or STATES)
-        async with translated(lambda: self.connection.safe_url):
-            pipeline = self.connection.client.pipeline(transaction=True)
-            for state in wanted:
-                key = self.keys.key(KEY_OF_STATE[state])
-                if state in LIST_STATES:
-                    pipeline.llen(key)
-                else:
-                    pipeline.zcard(key)
-            counts = cast("list[int]", await pipeline.execute())
+        commands = [
+            ("LLEN" if state in LIST_STATES else "ZCARD", self.keys.key(KEY_OF_STATE[state]))
+            for state in wanted
+        ]
+        # Together, so that no job is counted twice while it moves.
+        *_, counts = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
         return dict(zip(wanted, counts, strict=True))
 
-    async def get_ids(self, state: State, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[str]:
+    async def get_ids(
+        self, state: State, start: int = 0, end: int = -1, *, ascending: bool = False
+    ) -> list[str]:
         """Return ids of a state's jobs.
 
         Args:
@@ -302,15 +305,15 @@ class Queue:
         """
         (checked,) = _checked((state,))
         key = self.keys.key(KEY_OF_STATE[checked])
-        async with translated(lambda: self.connection.safe_url):
-            client = self.connection.client
-            if checked not in LIST_STATES:
-                return cast("list[str]", await client.zrange(key, start, end, desc=not ascending))
+        execute = self.connection.execute
+        if checked not in LIST_STATES:
+            ids: list[str] = await execute("ZRANGE" if ascending else "ZREVRANGE", key, start, end)
+        elif ascending:
             # The oldest is at the right end.
-            if not ascending:
-                return cast("list[str]", await client.lrange(key, start, end))  # pyright: ignore[reportGeneralTypeIssues, reportUnknownMemberType]
-            ids = cast("list[str]", await client.lrange(key, -(end + 1), -(start + 1)))  # pyright: ignore[reportGeneralTypeIssues, reportUnknownMemberType]
-            return ids[::-1]
+            ids = (await execute("LRANGE", key, -(end + 1), -(start + 1)))[::-1]
+        else:
+            ids = await execute("LRANGE", key, start, end)
+        return ids
 
     async def get_jobs(
         self,
@@ -325,18 +328,20 @@ class Queue:
         ids: dict[str, None] = {}
         for state in wanted:
             ids.update(dict.fromkeys(await self.get_ids(state, start, end, ascending=ascending)))
-        async with translated(lambda: self.connection.safe_url):
-            pipeline = self.connection.client.pipeline(transaction=False)
-            for job_id in ids:
-                pipeline.hgetall(self.keys.job(job_id))  # pyright: ignore[reportUnknownMemberType]
-            records = cast("list[dict[str, str]]", await pipeline.execute())
-        return [Job(self, job_id, record) for job_id, record in zip(ids, records, strict=True) if record]
+        if not ids:
+            return []
+        records = await self.connection.execute_all([("HGETALL", self.keys.job(job_id)) for job_id in ids])
+        return [
+            Job(self, job_id, _pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
+        ]
 
     async def get_waiting(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
         """Return jobs that wait for a worker, without a priority."""
         return await self.get_jobs("waiting", start, end, ascending=ascending)
 
-    async def get_prioritized(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
+    async def get_prioritized(
+        self, start: int = 0, end: int = -1, *, ascending: bool = False
+    ) -> list[Job[Any]]:
         """Return jobs that wait for a worker, with a priority."""
         return await self.get_jobs("prioritized", start, end, ascending=ascending)
 
@@ -348,7 +353,9 @@ class Queue:
         """Return jobs that are running."""
         return await self.get_jobs("active", start, end, ascending=ascending)
 
-    async def get_completed(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
+    async def get_completed(
+        self, start: int = 0, end: int = -1, *, ascending: bool = False
+    ) -> list[Job[Any]]:
         """Return jobs that have completed and are kept."""
         return await self.get_jobs("completed", start, end, ascending=ascending)
 
@@ -356,26 +363,28 @@ class Queue:
         """Return jobs that have failed for good and are kept."""
         return await self.get_jobs("failed", start, end, ascending=ascending)
 
-    async def get_job_logs(self, job_id: str, start: int = 0, end: int = -1, *, ascending: bool = True) -> JobLogs:
+    async def get_job_logs(
+        self, job_id: str, start: int = 0, end: int = -1, *, ascending: bool = True
+    ) -> JobLogs:
         """Return rows of a job's log, the oldest first unless `ascending` is False."""
         key = self.keys.job(job_id) + ":logs"
-        async with translated(lambda: self.connection.safe_url):
-            pipeline = self.connection.client.pipeline(transaction=True)
-            if ascending:
-                pipeline.lrange(key, start, end)  # pyright: ignore[reportUnknownMemberType]
-            else:
-                pipeline.lrange(key, -(end + 1), -(start + 1))  # pyright: ignore[reportUnknownMemberType]
-            pipeline.llen(key)
-            rows, count = cast("tuple[list[str], int]", await pipeline.execute())
+        first, last = (start, end) if ascending else (-(end + 1), -(start + 1))
+        commands = [("LRANGE", key, first, last), ("LLEN", key)]
+        *_, (rows, count) = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
         return JobLogs(rows if ascending else rows[::-1], count)
 
     async def get_workers(self) -> list[dict[str, str]]:
         """Return the connections of this queue's workers, Node's among them, as CLIENT LIST shows them."""
-        name = client_name(self.keys)
-        async with translated(lambda: self.connection.safe_url):
-            clients = cast("list[dict[str, str]]", await self.connection.client.client_list())
+        wanted = client_name(self.keys)
+        listed: str = await self.connection.execute("CLIENT", "LIST")
+        clients = [
+            {name: value for name, _, value in (field.partition("=") for field in line.split(" "))}
+            for line in listed.splitlines()
+        ]
         return [
-            client for client in clients if client["name"] == name or client["name"].startswith(f"{name}:w:")
+            client
+            for client in clients
+            if client["name"] == wanted or client["name"].startswith(f"{wanted}:w:")
         ]
 
     # Opening and closing
@@ -392,8 +401,7 @@ class Queue:
 
     async def is_paused(self) -> bool:
         """Whether the queue is paused."""
-        async with translated(lambda: self.connection.safe_url):
-            return bool(await self.connection.client.hexists(self.keys.key("meta"), "paused"))  # pyright: ignore[reportGeneralTypeIssues, reportUnknownMemberType, reportUnknownArgumentType]
+        return bool(await self.connection.execute("HEXISTS", self.keys.key("meta"), "paused"))
 
     async def wait_for_end(
         self, job_id: str, timeout: float | None
@@ -414,7 +422,9 @@ class Queue:
             async with asyncio.timeout(timeout):
                 return await listener.wait(job_id)
         except TimeoutError:
-            raise TimeoutError(f"job {job_id!r} in queue {self.name!r} has not ended after {timeout} s") from None
+            raise TimeoutError(
+                f"job {job_id!r} in queue {self.name!r} has not ended after {timeout} s"
+            ) from None
 
     async def close(self) -> None:
         """Wait for adds that are on their way, and close what this event loop has opened. Safe to call twice."""
@@ -442,16 +452,29 @@ async def find_queues(connection: str | Connection | None = None, prefix: str = 
     server = Connection.of(connection)
     names: set[str] = set()
     pattern = "".join(f"[{character}]" if character in "*?[]\\" else character for character in prefix)
+    cursor: str | int = 0
     try:
-        async with translated(lambda: server.safe_url):
-            async for key in server.client.scan_iter(match=f"{pattern}:*:meta", count=500, _type="hash"):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-                name = str(key)[len(prefix) + 1 : -len(":meta")]  # pyright: ignore[reportUnknownArgumentType]
-                if ":" not in name:
-                    names.add(name)
+        while True:
+            cursor, keys = await server.execute(
+                "SCAN", cursor, "MATCH", f"{pattern}:*:meta", "COUNT", 500, "TYPE", "hash"
+            )
+            found = (key[len(prefix) + 1 : -len(":meta")] for key in cast("list[str]", keys))
+            names.update(name for name in found if ":" not in name)
+            if int(cursor) == 0:
+                break
     finally:
         if server is not connection:
             await server.close()
     return sorted(names)
+
+
+def _new_job(name: Any, data: Any = None, options: Any = None) -> NewJob:
+    return NewJob(name, data, options or JobOptions())
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    fields = iter(flat)
+    return dict(zip(fields, fields, strict=True))
 
 
 def _checked(states: Sequence[State]) -> Sequence[State]:

@@ -203,6 +203,7 @@ class EndListener:
         self._queue = queue
         self._events: QueueEvents | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._is_open = asyncio.Event()
         self._waiters: dict[str, set[asyncio.Future[tuple[Literal["completed", "failed"], str]]]] = {}
 
     async def wait(self, job_id: str) -> tuple[Literal["completed", "failed"], str]:
@@ -247,16 +248,18 @@ class EndListener:
     async def _listen(self) -> None:
         if self._events is None:
             queue = self._queue
-            self._events = QueueEvents(queue.name, connection=queue.connection, prefix=queue.prefix)
-            events = self._events
-            await events.open()
+            events = self._events = QueueEvents(queue.name, connection=queue.connection, prefix=queue.prefix)
+            self._is_open.clear()
+            try:
+                await events.open()
+            finally:
+                self._is_open.set()
             if self._events is events:
                 self._reader = asyncio.get_running_loop().create_task(self._read(events))
                 self._reader.add_done_callback(self._reader_ended)
-        elif self._events.last_event_id is None:
-            # Somebody else is opening it just now.
-            while self._events is not None and self._events.last_event_id is None:
-                await asyncio.sleep(0.001)
+        else:
+            # Somebody else may be opening it just now.
+            await self._is_open.wait()
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         error = None if reader.cancelled() else reader.exception()
@@ -283,10 +286,12 @@ class EndListener:
             for future in self._waiters.get(job_id, ()):
                 if not future.done():
                     future.set_exception(
-                        JobNotFoundError(job_id, "is gone; it was removed before it was awaited, or never was")
+                        JobNotFoundError(
+                            job_id, "is gone; it was removed before it was awaited, or never was"
+                        )
                     )
         elif state == "completed":
-            self._tell(job_id, "completed", job._record.get("returnvalue", "null"))
+            self._tell(job_id, "completed", job.return_value_json or "null")
         elif state == "failed":
             self._tell(job_id, "failed", job.failed_reason or "")
 

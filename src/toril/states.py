@@ -29,7 +29,7 @@ STATES: Final[tuple[State, ...]] = (
 )
 """Every state that a job can be found in; `unknown` is the answer for one found nowhere."""
 
-KEY_OF_STATE: Final[dict[State, str]] = {state: state for state in STATES} | {"waiting": "wait"}
+KEY_OF_STATE: Final[dict[State, str]] = {**{state: state for state in STATES}, "waiting": "wait"}
 """The suffix of the key that holds a state's ids."""
 
 LIST_STATES: Final[frozenset[State]] = frozenset({"waiting", "active"})

@@ -45,7 +45,9 @@ class _Portal:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         if threading.current_thread() is self._thread:
             work.close()
-            raise ConfigurationError("a .sync call from within a .sync call would wait for itself; await the async one")
+            raise ConfigurationError(
+                "a .sync call from within a .sync call would wait for itself; await the async one"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -71,7 +73,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         pass
     else:
         work.close()
-        raise ConfigurationError(".sync blocks the event loop that is running here; await the same call without .sync")
+        raise ConfigurationError(
+            ".sync blocks the event loop that is running here; await the same call without .sync"
+        )
     with _portal_lock:
         if _portal is None or _portal.pid != os.getpid():
             _portal = _Portal()
@@ -179,7 +183,9 @@ class SyncQueue:
         """Add a job."""
         return SyncJob(run(self.queue.add(name, data, **options)))
 
-    def add_bulk(self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]) -> list[SyncJob[Any]]:
+    def add_bulk(
+        self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]
+    ) -> list[SyncJob[Any]]:
         """Add many jobs."""
         return [SyncJob(job) for job in run(self.queue.add_bulk(jobs))]
 
@@ -197,7 +203,12 @@ class SyncQueue:
         return run(self.queue.get_job_counts(*states))
 
     def get_jobs(
-        self, states: State | Iterable[State] | None = None, start: int = 0, end: int = -1, *, ascending: bool = False
+        self,
+        states: State | Iterable[State] | None = None,
+        start: int = 0,
+        end: int = -1,
+        *,
+        ascending: bool = False,
     ) -> list[SyncJob[Any]]:
         """Return jobs of one or several states."""
         return [SyncJob(job) for job in run(self.queue.get_jobs(states, start, end, ascending=ascending))]

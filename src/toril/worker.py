@@ -21,7 +21,7 @@ from ._loops.heartbeat import Heartbeat
 from ._loops.patience import Patience
 from ._loops.running import Process, Running
 from .backoff import BackoffStrategy, Duration, milliseconds
-from .connection import Connection, translated
+from .connection import Connection
 from .errors import (
     AuthenticationError,
     ConfigurationError,
@@ -67,7 +67,8 @@ class Worker:
 
     Args:
         queue: A `Queue`, whose processors run its jobs, or a name.
-        process: One function for all jobs, called with the `Job`; `async def`, or a plain `def`, which runs in a thread.
+        process: One function for all jobs, called with the `Job`: `async def`, or a plain `def`, which runs in a
+            thread.
         connection: As for `Queue`, where `queue` is a name.
         prefix: Likewise.
         concurrency: How many jobs run at once.
@@ -132,7 +133,9 @@ class Worker:
         if process is not None and not callable(process):
             raise ConfigurationError(f"{where}: process must be a function, got {type(process).__name__}")
         lock_ms = _positive(lock_duration, where, "lock_duration")
-        renew_ms = lock_ms / 4 if lock_renew_time is None else _positive(lock_renew_time, where, "lock_renew_time")
+        renew_ms = (
+            lock_ms / 4 if lock_renew_time is None else _positive(lock_renew_time, where, "lock_renew_time")
+        )
         if renew_ms >= lock_ms:
             raise ConfigurationError(f"{where}: lock_renew_time must be shorter than lock_duration")
         self._settings = Settings(
@@ -183,7 +186,7 @@ class Worker:
         return self._stop is not None
 
     def on(self, event: WorkerEvent, listener: Callable[..., Any] | None = None) -> Any:
-        """Call a function when something happens in this worker: `worker.on("completed", f)` or `@worker.on("completed")`.
+        """Call a function when something happens in this worker: `worker.on("completed", f)`, or as a decorator.
 
         It may be `async def`. What it raises is logged and hurts nobody. Arguments by event: active(job),
         progress(job, value), completed(job, return_value), retried(job, error, delay_ms), failed(job, reason),
@@ -193,7 +196,9 @@ class Worker:
             ConfigurationError: There is no such event.
         """
         if event not in _EVENTS:
-            raise ConfigurationError(f"a worker has no event {event!r}; there are {', '.join(sorted(_EVENTS))}")
+            raise ConfigurationError(
+                f"a worker has no event {event!r}; there are {', '.join(sorted(_EVENTS))}"
+            )
         if listener is None:
 
             def decorate(function: F) -> F:
@@ -322,12 +327,11 @@ class Worker:
     async def _warn_of_eviction(self) -> None:
         connection = self.queue.connection
         try:
-            async with translated(lambda: connection.safe_url):
-                memory = cast("dict[str, Any]", await connection.client.info("memory"))
+            memory: str = await connection.execute("INFO", "memory")
         except AuthenticationError:
             # INFO is not among this user's rights; `toril doctor` says so.
             return
-        policy = memory.get("maxmemory_policy", "noeviction")
+        policy = memory.partition("maxmemory_policy:")[2].partition("\r\n")[0] or "noeviction"
         if policy != "noeviction":
             logger.warning(
                 "the server at %s evicts keys when its memory is full (maxmemory-policy %s), which loses jobs; "
@@ -354,7 +358,11 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while fetching.claims and not (self._is_hurried and seconds == self._settings.grace):
-                    tasks = [claim.task for claim in fetching.claims.values() if claim.task and not claim.task.done()]
+                    tasks = [
+                        claim.task
+                        for claim in fetching.claims.values()
+                        if claim.task and not claim.task.done()
+                    ]
                     # Without tasks, ends are on their way to the server.
                     await (asyncio.wait(tasks, timeout=0.1) if tasks else asyncio.sleep(0.005))
 
@@ -499,7 +507,9 @@ def _worker_name(name: str | None, where: str) -> str:
     if name is None:
         return ""
     if not name or not name.isprintable() or any(character.isspace() for character in name):
-        raise ConfigurationError(f"{where}: name {name!r} must be text without spaces, since it names a connection")
+        raise ConfigurationError(
+            f"{where}: name {name!r} must be text without spaces, since it names a connection"
+        )
     return name
 
 

@@ -15,7 +15,7 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -134,10 +134,12 @@ class Fetching:
 
     # The lanes
 
-    def loops(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+    def loops(self) -> Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """Return what has to run all the time: (name, coroutine function) each."""
         lanes = min(_LANES, self._settings.concurrency)
-        return [(f"lane {number}", self._lane) for number in range(lanes)] + [("waiter", self._wait_for_markers)]
+        return [(f"lane {number}", self._lane) for number in range(lanes)] + [
+            ("waiter", self._wait_for_markers)
+        ]
 
     async def _lane(self) -> None:
         queue = self._queue
@@ -160,7 +162,9 @@ class Fetching:
         patience = self._patience
         ends = [self._ends.popleft() for _ in range(min(len(self._ends), self._most))]
         want = self._want(with_ends=bool(ends))
-        fetch = Fetch(want, self._token(), self._settings.lock_ms, self._settings.name, self._settings.limiter)
+        fetch = Fetch(
+            want, self._token(), self._settings.lock_ms, self._settings.name, self._settings.limiter
+        )
         self._reserved += want
         self._fetches += want > 0
         codes: list[int] = []
@@ -174,7 +178,9 @@ class Fetching:
             self._requeue(ends, is_uncertain=False)
             await asyncio.sleep(patience.failed(error))
         except TorilError as error:
-            is_uncertain = isinstance(error, ConnectionLostError) and not isinstance(error, ServerUnreachableError)
+            is_uncertain = isinstance(error, ConnectionLostError) and not isinstance(
+                error, ServerUnreachableError
+            )
             self._requeue(ends, is_uncertain=is_uncertain)
             await asyncio.sleep(patience.failed(error))
             if is_uncertain and want:
@@ -334,7 +340,9 @@ class Fetching:
                     return
                 timeout = min(timeout, _LONGEST_BLOCK)
             timeout = max(timeout, _SHORTEST_BLOCK)
-            marker = await lane.execute("BZPOPMIN", self._queue.keys.key("marker"), timeout, timeout=timeout + 2)
+            marker = await lane.execute(
+                "BZPOPMIN", self._queue.keys.key("marker"), timeout, timeout=timeout + 2
+            )
             if marker is None or marker[1] == "0":
                 self._block_until_ms = 0.0
                 return

@@ -95,7 +95,11 @@ class Heartbeat(threading.Thread):
         if self._settings.skip_lock_renewal:
             return
         now = time.monotonic()
-        due = [claim for claim in list(self._claims.values()) if now - claim.renewed >= self._settings.renew_every]
+        due = [
+            claim
+            for claim in list(self._claims.values())
+            if now - claim.renewed >= self._settings.renew_every
+        ]
         if not due:
             return
         pairs = [part for claim in due for part in (claim.job.id, claim.token)]
@@ -111,17 +115,18 @@ class Heartbeat(threading.Thread):
 
     def _run(self, name: str, suffixes: tuple[str, ...], *args: Any) -> Any:
         script = load(name)
+        client: Any = self._client
         keys = [self._keys.key(suffix) for suffix in suffixes]
         parts = (len(keys), *keys, self._keys.base, *args)
         try:
-            return self._client.execute_command("EVALSHA", script.sha, *parts)  # pyright: ignore[reportUnknownMemberType]
+            return client.execute_command("EVALSHA", script.sha, *parts)
         except NoScriptError:
-            return self._client.execute_command("EVAL", script.text, *parts)  # pyright: ignore[reportUnknownMemberType]
+            return client.execute_command("EVAL", script.text, *parts)
 
     def _learn_time(self) -> None:
         if time.monotonic() - self._time_learnt > _LEARN_TIME_EVERY:
             asked = time.time()
-            seconds, microseconds = cast("tuple[int, int]", self._client.time())  # pyright: ignore[reportUnknownMemberType]
+            seconds, microseconds = self._client.time()  # pyright: ignore
             self._connection.clock.learn(asked, time.time(), int(seconds), int(microseconds))
             self._time_learnt = time.monotonic()
 
@@ -142,11 +147,13 @@ class Heartbeat(threading.Thread):
     def _pong(self) -> None:
         if self._is_blocked and self._pinged is not None:
             logger.warning(
-                "queue %r: the event loop goes on after %.1f s", self._keys.queue, time.monotonic() - self._pinged
+                "queue %r: the event loop goes on after %.1f s",
+                self._keys.queue,
+                time.monotonic() - self._pinged,
             )
         self._is_blocked = False
         self._pinged = None
 
     def _where(self) -> str:
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
         return "".join(traceback.format_stack(frame, limit=6)).rstrip() if frame is not None else "(unknown)"

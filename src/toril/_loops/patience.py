@@ -32,7 +32,7 @@ class Patience:
         self.failures += 1
         if self.failures == 1:
             logger.warning("%s: %s; trying until it works", self._what, error)
-        return min(_SHORTEST * 2 ** min(self.failures, 10), _LONGEST) * random.uniform(0.5, 1)
+        return min(_SHORTEST * 2.0 ** min(self.failures, 10), _LONGEST) * random.uniform(0.5, 1)
 
     def worked(self) -> None:
         """Note that it works."""

@@ -211,7 +211,7 @@ class Running:
     async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         value = await self._threads.run(function, *args, **kwargs)
         # A plain function may still hand out a coroutine, as a lambda or a partial does.
-        return await cast("Awaitable[Any]", value) if inspect.isawaitable(value) else value
+        return await value if inspect.isawaitable(value) else value
 
     async def _cancelled(self, claim: Claim) -> None:
         task = asyncio.current_task()
@@ -278,7 +278,9 @@ class Running:
                 wait = await wait
             return None if wait == STOP else milliseconds(cast(Any, wait), "backoff")
         except Exception:
-            logger.exception("job %s (%s) in %r: the backoff strategy raised", job.id, job.name, self._queue.name)
+            logger.exception(
+                "job %s (%s) in %r: the backoff strategy raised", job.id, job.name, self._queue.name
+            )
             return 0
 
     async def _insist(self, claim: Claim, move: Callable[[], Awaitable[object]]) -> bool:

@@ -42,7 +42,11 @@ class Threads:
                 result = context.run(function, *args, **kwargs)
             except BaseException as error:
                 # StopIteration cannot travel in a future.
-                tell = RuntimeError(f"the function raised {error!r}") if isinstance(error, StopIteration) else error
+                tell = (
+                    RuntimeError(f"the function raised {error!r}")
+                    if isinstance(error, StopIteration)
+                    else error
+                )
                 self._post(loop, future, None, tell)
             else:
                 self._post(loop, future, result, None)
@@ -52,7 +56,9 @@ class Threads:
                 self._idle -= 1
             else:
                 self._started += 1
-                threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
+                threading.Thread(
+                    target=self._serve, name=f"{self._name}-{self._started}", daemon=True
+                ).start()
         self._work.put(work)
         return await future
 

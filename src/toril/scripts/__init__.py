@@ -105,7 +105,7 @@ class Scripts:
         self._keys = keys
         self._base = keys.base
         self._executor = executor
-        self._bound: dict[str, tuple[Script, tuple[str, ...]]] = {}
+        self._bound: dict[tuple[str, str], tuple[Script, tuple[str, ...]]] = {}
 
     async def add_job(self, jobs: Sequence[NewRecord]) -> list[str]:
         """Add jobs; return their ids in the same order. An id that is taken adds nothing."""
@@ -113,7 +113,8 @@ class Scripts:
         for job in jobs:
             args += job[:7]
             args.append("1" if job.lifo else "")
-        return await self._run("add_job", _ADD_JOB, *args)
+        ids: list[str] = await self._run("add_job", _ADD_JOB, *args)
+        return ids
 
     async def move_to_active(self, now_ms: int, fetch: Fetch) -> Fetched:
         """Fetch up to `fetch.want` jobs and lock them."""
@@ -183,21 +184,22 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer = await self._run("move_to_wait", _MOVE_TO_WAIT, job_id, token)
+        answer: int = await self._run("move_to_wait", _MOVE_TO_WAIT, job_id, token)
         _raise_if_refused(answer, job_id)
         return answer
 
     async def move_stalled_jobs_to_wait(self, now_ms: int, max_stalled: int, interval_ms: int) -> list[str]:
         """Take back jobs whose worker has fallen silent; return their ids."""
-        return await self._run(
+        taken_back: list[str] = await self._run(
             "move_stalled_jobs_to_wait", _MOVE_STALLED_JOBS_TO_WAIT, now_ms, max_stalled, interval_ms
         )
+        return taken_back
 
     async def extend_locks(self, lock_ms: int, held: Iterable[tuple[str, str]]) -> list[str]:
         """Keep (id, token) jobs ours; return the ids of those that are ours no longer."""
-        return await self._run(
-            "extend_locks", _EXTEND_LOCKS, lock_ms, *(part for pair in held for part in pair)
-        )
+        parts = (part for pair in held for part in pair)
+        lost: list[str] = await self._run("extend_locks", _EXTEND_LOCKS, lock_ms, *parts)
+        return lost
 
     async def adopt_jobs(self, token: str) -> list[tuple[str, dict[str, str]]]:
         """Return the active jobs that hold this token: (id, record) each."""
@@ -236,7 +238,8 @@ class Scripts:
 
     async def pause(self, action: str) -> int:
         """`pause` or `resume` the queue; return how many ids of an old version are left to `continue` with."""
-        return await self._run("pause", _PAUSE, action, is_bare=True)
+        left: int = await self._run("pause", _PAUSE, action, is_bare=True)
+        return left
 
     async def update_progress(self, job_id: str, token: str, progress: str) -> None:
         """Write progress, as JSON. An empty token is somebody who is not the job's worker.
@@ -261,19 +264,20 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer = await self._run("add_log", _ADD_LOG, job_id, token, row, "" if keep is None else keep)
+        answer: int = await self._run("add_log", _ADD_LOG, job_id, token, row, "" if keep is None else keep)
         _raise_if_refused(answer, job_id)
         return answer
 
     async def get_state(self, job_id: str) -> str:
         """Return the name of the state that a job is in, `unknown` where it is in none."""
-        return await self._run("get_state", _GET_STATE, job_id, is_bare=True)
+        state: str = await self._run("get_state", _GET_STATE, job_id, is_bare=True)
+        return state
 
     async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
-        bound = self._bound.get(name)
-        if bound is None or name == "reprocess_job":
+        bound = self._bound.get((name, suffixes[0]))
+        if bound is None:
             bound = (load(name), tuple(self._base + suffix for suffix in suffixes))
-            self._bound[name] = bound
+            self._bound[name, suffixes[0]] = bound
         script, keys = bound
         if is_bare:
             return await script.run(self._executor, keys, *args)
@@ -284,11 +288,29 @@ class Scripts:
 _FETCH_TAIL = ("pc", "marker", "meta", "limiter", "events")
 _ADD_JOB = ("id", "wait", "prioritized", "delayed", "active", "pc", "marker", "meta", "events")
 _MOVE_TO_ACTIVE = ("wait", "active", "prioritized", "delayed", *_FETCH_TAIL)
-_MOVE_TO_FINISHED = ("wait", "active", "prioritized", "delayed", "completed", "failed", "stalled", *_FETCH_TAIL)
+_MOVE_TO_FINISHED = (
+    "wait",
+    "active",
+    "prioritized",
+    "delayed",
+    "completed",
+    "failed",
+    "stalled",
+    *_FETCH_TAIL,
+)
 _RETRY_JOB = ("wait", "active", "prioritized", "delayed", "stalled", "pc", "marker", "meta", "events")
 _MOVE_TO_DELAYED = ("active", "delayed", "stalled", "marker", "meta", "events")
 _MOVE_TO_WAIT = ("wait", "active", "prioritized", "stalled", "marker", "meta", "limiter", "events")
-_MOVE_STALLED_JOBS_TO_WAIT = ("stalled", "wait", "active", "stalled-check", "meta", "marker", "repeat", "events")
+_MOVE_STALLED_JOBS_TO_WAIT = (
+    "stalled",
+    "wait",
+    "active",
+    "stalled-check",
+    "meta",
+    "marker",
+    "repeat",
+    "events",
+)
 _EXTEND_LOCKS = ("stalled",)
 _ADOPT_JOBS = ("active",)
 _PROMOTE = ("delayed", "wait", "active", "prioritized", "pc", "marker", "meta", "events")

@@ -59,7 +59,7 @@ def load(name: str) -> Script:
 
 
 def _resolve(path: str, seen: set[str]) -> str:
-    source = resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
+    source = resources.files(__name__.rpartition(".")[0]).joinpath(path).read_text(encoding="utf-8")
 
     def include(match: re.Match[str]) -> str:
         included = f"{match['path']}.lua"

@@ -46,16 +46,23 @@ local base, now_ms, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local worker = { token = ARGV[4], lock_ms = ARGV[5], name = ARGV[6], limit_max = ARGV[7], limit_duration = ARGV[8] }
 local FIELDS = 9
 
-local max_len = max_events(keys.meta, redis.call('HGET', keys.meta, 'opts.maxLenEvents'))
-redis.call('XTRIM', keys.events, 'MAXLEN', '~', max_len)
+local codes, has_finished, is_trimmed = {}, false, false
 
-local codes, has_finished = {}, false
+-- Once a call, before its first event, and only if a job really ends: who is refused has changed nothing.
+local function trim_events()
+  if not is_trimmed then
+    local max_len = max_events(keys.meta, redis.call('HGET', keys.meta, 'opts.maxLenEvents'))
+    redis.call('XTRIM', keys.events, 'MAXLEN', '~', max_len)
+    is_trimmed = true
+  end
+end
+
 for at = 9, #ARGV, FIELDS do
   local code = finish_job(keys, base, now_ms, {
     id = ARGV[at], token = ARGV[at + 1], target = ARGV[at + 2], value = ARGV[at + 3], stacktrace = ARGV[at + 4],
     attempts = tonumber(ARGV[at + 5]),
     keep = { count = tonumber(ARGV[at + 6]), age = tonumber(ARGV[at + 7]), limit = tonumber(ARGV[at + 8]) },
-  })
+  }, trim_events)
   codes[#codes + 1] = code
   has_finished = has_finished or code == 0
 end

@@ -5,7 +5,8 @@
 --
 -- `job` has id, token, target ('completed' | 'failed'), value (return value as JSON, or failed reason
 -- as raw text), stacktrace (JSON, for failures), attempts, and keep {count, age, limit}.
-local function finish_job(keys, base, now_ms, job)
+-- `trim_events` is called before the first event.
+local function finish_job(keys, base, now_ms, job, trim_events)
   local job_key = base .. job.id
   local record = redis.call('HMGET', job_key, 'name', 'atm')
   if not record[1] and redis.call('EXISTS', job_key) == 0 then
@@ -27,6 +28,7 @@ local function finish_job(keys, base, now_ms, job)
   if redis.call('LREM', keys.active, -1, job.id) == 0 then
     return ERR_JOB_NOT_IN_STATE
   end
+  trim_events()
   local made = (tonumber(record[2]) or 0) + 1
 
   if job.keep.count == 0 then
