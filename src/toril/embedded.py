@@ -141,6 +141,7 @@ class EmbeddedServer:
 
     @property
     def is_running(self) -> bool:
+        """Whether it has been started and its process lives."""
         return self._run is not None and self._run.is_alive()
 
     @property
@@ -150,6 +151,7 @@ class EmbeddedServer:
 
     @property
     def port(self) -> int:
+        """The TCP port on which it listens."""
         return self._running().state["port"]
 
     @property
