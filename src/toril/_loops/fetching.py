@@ -296,6 +296,9 @@ class Fetching:
         self._marker_lane = lane
         patience = Patience(f"queue {queue.name!r}: waiting for jobs")
         try:
+            # Dashboards count workers by this connection's name, also one that is busy from its start.
+            with suppress(TorilError):
+                await lane.execute("PING")
             while not self.is_stopping:
                 if not await self._is_time_to_wait():
                     continue

@@ -74,9 +74,11 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Renew, watch, measure, until stopped."""
-        wait = _TICK
+        # Short locks need a short tick, or they run out between two.
+        tick = min(_TICK, self._settings.renew_every)
+        wait = tick
         while not self._over.wait(wait):
-            wait = _TICK
+            wait = tick
             try:
                 self._watch_loop()
                 self._renew()
