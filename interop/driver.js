@@ -9,7 +9,6 @@
 
 import { createInterface } from 'node:readline';
 import { DelayedError, Job, Queue, QueueEvents, UnrecoverableError, Worker } from 'bullmq';
-import { Redis } from 'ioredis';
 
 const objects = new Map();
 const trueNow = Date.now;
@@ -123,6 +122,12 @@ const jobOf = async (queue, jobId) => {
   return job;
 };
 
+const held = async (worker, jobId) => {
+  const job = await Job.fromId(the(worker), jobId);
+  if (!job) throw new Error(`no job '${jobId}'`);
+  return job;
+};
+
 /** What a finish that fetches answers, [fields, id, ...], as a job; null when it fetched none. */
 const fetched = async (worker, answer, token) => {
   if (!Array.isArray(answer) || !answer[0]) return null;
@@ -170,6 +175,9 @@ const COMMANDS = {
   /** Any method of a job, read afresh. */
   job: async ({ queue, jobId, method, args = [] }) => (await jobOf(queue, jobId))[method](...args),
 
+  /** The return value of a job once it has finished; throws when it fails. */
+  wait: async ({ queue, events, jobId }) => (await jobOf(queue, jobId)).waitUntilFinished(the(events)),
+
   close: async ({ handle, force = false }) => {
     const object = the(handle);
     objects.delete(handle);
@@ -181,37 +189,27 @@ const COMMANDS = {
   // A worker's moves one at a time, with tokens of the caller's.
   take: async ({ worker, token }) => (await the(worker).getNextJob(token, { block: false })) ?? null,
   complete: async ({ worker, jobId, token, value, fetchNext = false }) => {
-    const job = await Job.fromId(the(worker), jobId);
+    const job = await held(worker, jobId);
     return fetched(worker, await job.moveToCompleted(value, token, fetchNext), token);
   },
   fail: async ({ worker, jobId, token, error, fetchNext = false }) => {
-    const job = await Job.fromId(the(worker), jobId);
+    const job = await held(worker, jobId);
     return fetched(worker, await job.moveToFailed(errorFrom(error), token, fetchNext), token);
   },
   delay: async ({ worker, jobId, token, until }) => {
-    const job = await Job.fromId(the(worker), jobId);
+    const job = await held(worker, jobId);
     await job.moveToDelayed(until, token);
   },
   'give-back': async ({ worker, jobId, token }) => {
-    const job = await Job.fromId(the(worker), jobId);
+    const job = await held(worker, jobId);
     return job.moveToWait(token);
   },
   'extend-lock': async ({ worker, jobId, token, duration }) => {
-    const job = await Job.fromId(the(worker), jobId);
+    const job = await held(worker, jobId);
     return job.extendLock(token, duration);
   },
   'extend-locks': ({ worker, jobIds, tokens, duration }) => the(worker).extendJobLocks(jobIds, tokens, duration),
   stalled: ({ worker }) => the(worker).backend.moveStalledJobsToWait(),
-
-  /** A bare server command, for what no class does. */
-  redis: async ({ args }) => {
-    const client = new Redis(connection);
-    try {
-      return await client.call(...args.map(String));
-    } finally {
-      client.disconnect();
-    }
-  },
 };
 
 async function answer(line) {

@@ -1,0 +1,171 @@
+"""Runs one program on both clients and compares what it leaves, after each step.
+
+A program is a list of steps, each the name of a move and its arguments. Both clients begin with no keys at all and are
+told the same time. An argument may be a `Pick`, for random programs, which do not know what the clients will hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from tests.interop.node import Node, NodeError, NodeQueue, NodeWorker
+from toril.connection import Connection
+from toril.errors import TorilError
+from toril.keys import QueueKeys
+from toril.scripts import Scripts
+
+from . import keyspace
+from .keyspace import Keyspace
+from .operations import LOCK_MS, OPERATIONS, WORKERS, NodeSide, TorilSide, refusal_of
+
+__all__ = ["ITS", "START_MS", "Bench", "Pick", "PickEnds", "Step", "open_bench"]
+
+Json = Any
+Step = tuple[str, dict[str, Json]]
+START_MS: Final = 1_800_000_000_000
+ITS: Final = "its own token"
+"""As the token of a step: the one that holds the job's lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The job that stands at `index` (modulo how many there are) in a list or sorted set; `nobody` where it is empty."""
+
+    key: str
+    index: int = 0
+
+    def of(self, space: Keyspace) -> str:
+        content: list[Json] = space.get(self.key, {}).get("content", [])
+        if not content:
+            return "nobody"
+        found = content[self.index % len(content)]
+        return found if isinstance(found, str) else found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PickEnds:
+    """The ends of the first active jobs, as `finish_many` takes them: one for each of `hows` that has a job.
+
+    Attributes:
+        hows: Per job how it ends, `done` or `failed`.
+        begins_refused: Whether the first of them is tried with a foreign token before.
+    """
+
+    hows: tuple[str, ...]
+    begins_refused: bool = False
+
+    def of(self, space: Keyspace) -> list[dict[str, Json]]:
+        ends: list[dict[str, Json]] = []
+        active: list[str] = space.get("active", {}).get("content", [])
+        held = [job for job in active if f"{job}:lock" in space]
+        for number, (job, how) in enumerate(zip(held, self.hows, strict=False)):
+            if self.begins_refused and number == 0:
+                ends.append({"job": job, "token": "foreign", "value": None})
+            outcome = {"value": number} if how == "done" else {"error": f"error {number}"}
+            ends.append({"job": job, "token": space[f"{job}:lock"]["content"], **outcome})
+        return ends
+
+
+@dataclass(slots=True)
+class Bench:
+    """Both clients, on keys of their own.
+
+    Attributes:
+        steps: How many steps were compared so far, in all programs.
+    """
+
+    node: NodeSide
+    toril: TorilSide
+    client: redis.Redis
+    steps: int = 0
+    now_ms: int = START_MS
+
+    async def run(self, program: Sequence[Step]) -> Keyspace:
+        """Run a program; return what both sides hold at its end.
+
+        Raises:
+            AssertionError: The two differ, in an answer or in a key; with the program so far.
+        """
+        for side in (self.node, self.toril):
+            keyspace.forget(self.client, side.keys.base)
+        await self._turn_clock(START_MS)
+        space: Keyspace = {}
+        for at, (name, raw) in enumerate(program):
+            if name == "time_passes":
+                await self._turn_clock(self.now_ms + raw["ms"])
+                continue
+            args = _resolve(raw, space)
+            if args.get("ends") == []:
+                continue
+            answers = (
+                await _answer(OPERATIONS[name].node, self.node, args),
+                await _answer(OPERATIONS[name].toril, self.toril, args),
+            )
+            space = keyspace.read(self.client, self.node.keys.base)
+            differences = keyspace.difference(space, keyspace.read(self.client, self.toril.keys.base))
+            if answers[0] != answers[1]:
+                differences.insert(0, f"answer: node {answers[0]!r}, toril {answers[1]!r}")
+            if differences:
+                told = "\n".join(f"    {step!r}," for step in program[: at + 1])
+                raise AssertionError(
+                    f"after step {at} {name} {args}\n  "
+                    + "\n  ".join(differences)
+                    + f"\nprogram = [\n{told}\n]"
+                )
+            self.steps += 1
+        return space
+
+    async def _turn_clock(self, now_ms: int) -> None:
+        self.now_ms = self.toril.now_ms = now_ms
+        await self.node.queue.node.ask("clock", now=now_ms)
+
+
+@asynccontextmanager
+async def open_bench(url: str, node: Node, prefix: str) -> AsyncIterator[Bench]:
+    """Open both clients under a prefix; `node` is a process that nobody else uses, since its clock is turned."""
+    keys = QueueKeys(f"{prefix}:node", "q"), QueueKeys(f"{prefix}:toril", "q")
+    async with AsyncExitStack() as stack:
+        client = stack.enter_context(redis.Redis.from_url(url, decode_responses=True))
+        connection = await stack.enter_async_context(Connection(url))
+        # The queue's settings are then written by the scripts, on both sides.
+        queue = NodeQueue(node, "q", prefix=keys[0].prefix, skipMetasUpdate=True)
+        await stack.enter_async_context(queue)
+        workers: dict[str, NodeWorker] = {}
+        for name, options in WORKERS.items():
+            worker = NodeWorker(node, "q", prefix=keys[0].prefix, lockDuration=LOCK_MS, **options)
+            workers[name] = await stack.enter_async_context(worker)
+        yield Bench(
+            NodeSide(keys[0], client, queue, workers),
+            TorilSide(keys[1], client, Scripts(keys[1], connection)),
+            client,
+        )
+
+
+async def _answer(move: Any, side: NodeSide | TorilSide, args: Mapping[str, Json]) -> Json:
+    try:
+        return _plain(await move(side, **args))
+    except (NodeError, TorilError, redis.ResponseError) as error:
+        return f"refused: {refusal_of(error)}"
+
+
+def _plain(value: Json) -> Json:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _resolve(value: Json, space: Keyspace) -> Json:
+    """Replace picks by the jobs that they stand for, and then `ITS` by the token that holds the job's lock."""
+    if isinstance(value, (Pick, PickEnds)):
+        return value.of(space)
+    if isinstance(value, list):
+        return [_resolve(item, space) for item in value]
+    if isinstance(value, dict):
+        found = {key: _resolve(item, space) for key, item in value.items()}
+        if found.get("token") == ITS:
+            found["token"] = space.get(f"{found['job']}:lock", {}).get("content", "no token")
+        return found
+    return value

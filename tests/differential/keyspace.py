@@ -1,0 +1,108 @@
+"""What stands in the server, in a form that two clients' keys can be compared in.
+
+Compared are all keys of a queue, type and content: lists in order, sorted sets with the scores' text, hashes field by
+field, streams entry by entry in order. Left out is what cannot be equal or says nothing: stream ids, how long a key
+has still to live (but not whether it expires), the order of options inside their JSON, the queue's own prefix inside
+values, `meta`'s `version`, and keys that are private to toril.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import redis
+
+__all__ = ["Keyspace", "difference", "forget", "read"]
+
+Json = Any
+Keyspace = dict[str, Json]
+"""Suffix of a key -> {"type", "expires", "content"}."""
+
+_DUMP = Path(__file__).with_name("dump.lua").read_text()
+_PRIVATE = "toril:"
+
+
+def read(client: redis.Redis, base: str) -> Keyspace:
+    """Read all keys that begin with `base`."""
+    entries: list[Json] = client.eval(_DUMP, 0, base, "0")  # pyright: ignore[reportAssignmentType]
+    return {
+        suffix: {"type": kind, "expires": ttl >= 0, "content": _normal(base, suffix, kind, content)}
+        for suffix, kind, ttl, content in sorted(entries)
+        if not suffix.startswith(_PRIVATE)
+    }
+
+
+def forget(client: redis.Redis, base: str) -> None:
+    """Delete all keys that begin with `base`."""
+    client.eval(_DUMP, 0, base, "1")
+
+
+def difference(node: Keyspace, toril: Keyspace) -> list[str]:
+    """Say where two keyspaces differ, a line each; empty when they are equal."""
+    lines: list[str] = []
+    for suffix in sorted(node.keys() | toril.keys()):
+        ours, theirs = toril.get(suffix), node.get(suffix)
+        if ours == theirs:
+            continue
+        if ours and theirs and ours["type"] == theirs["type"] == "hash":
+            lines += _fields(suffix, theirs["content"], ours["content"])
+            if ours["expires"] == theirs["expires"]:
+                continue
+        if ours and theirs and ours["type"] == theirs["type"] == "stream":
+            # Streams grow long: only what follows the part that is equal.
+            same = _common(theirs["content"], ours["content"])
+            lines.append(
+                f"{suffix} after {same}: node {theirs['content'][same:]}, toril {ours['content'][same:]}"
+            )
+            continue
+        lines.append(f"{suffix}: node {theirs}, toril {ours}")
+    return lines
+
+
+def _normal(base: str, suffix: str, kind: str, content: Json) -> Json:
+    match kind:
+        case "string":
+            return _own(base, content)
+        case "list":
+            return [_own(base, item) for item in content]
+        case "set":
+            return sorted(_own(base, item) for item in content)
+        case "zset":
+            return [(_own(base, member), score) for member, score in _pairs(content)]
+        case "hash":
+            fields = {field: _own(base, value) for field, value in _pairs(content)}
+            if suffix == "meta":
+                fields.pop("version", None)
+            if "opts" in fields:
+                fields["opts"] = json.loads(fields["opts"])
+            return fields
+        case "stream":
+            return [[_own(base, part) for part in parts] for _, parts in content]
+        case _:
+            raise AssertionError(f"{suffix} is a {kind}, which no queue has")
+
+
+def _own(base: str, value: str) -> str:
+    """Values may name keys of their queue in full."""
+    return value.replace(base, "<base>")
+
+
+def _pairs(flat: list[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _fields(suffix: str, node: dict[str, Json], toril: dict[str, Json]) -> list[str]:
+    return [
+        f"{suffix}.{field}: node {node.get(field)!r}, toril {toril.get(field)!r}"
+        for field in sorted(node.keys() | toril.keys())
+        if node.get(field) != toril.get(field)
+    ]
+
+
+def _common(left: list[Json], right: list[Json]) -> int:
+    for index, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return index
+    return min(len(left), len(right))
