@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Needs what Windows lacks.
     from dev.console import Console
     from dev.description import read_description, table
-    from dev.runner import NAMES, ROOT, AlreadyRunningError, Options, Runner
+    from dev.runner import NAMES, ROOT, AlreadyRunningError, Options, Runner, is_in_use
 
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     parser.add_argument(
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(list(NAMES))
     dir: Path = given.dir.resolve()
     if given.command == "status":
-        description = read_description(dir)
+        description = read_description(dir) if is_in_use(dir) else None
         if description is None:
             console.say("Nothing runs. Start it: make run")
             return 1

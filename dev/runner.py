@@ -33,7 +33,7 @@ from dev.processes import Child, ChildDidNotStartError, describe_exit, run_once
 from toril.embedded import EmbeddedServer
 from toril.errors import ConfigurationError
 
-__all__ = ["NAMES", "AlreadyRunningError", "Options", "Runner"]
+__all__ = ["NAMES", "AlreadyRunningError", "Options", "Runner", "is_in_use"]
 
 NAMES: Final = ("valkey", "mongodb", "mail", "seed", "api", "relay", "workers")
 """Of all that writes a log, in the order of starting."""
@@ -409,13 +409,25 @@ class Runner:
         self._console.say(f"Stopped after {seconds:.1f} s; the data stays in {shown(self._options.dir)}")
 
 
+def is_in_use(dir: Path) -> bool:
+    """Does a runner own the directory?"""
+    try:
+        with (dir / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def _only_one(dir: Path) -> Generator[None]:
     """Own the directory. The kernel gives it up for a runner that is killed."""
     with (dir / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise AlreadyRunningError(dir) from error
         # A killed runner's; nothing of it is true any more.
         (dir / "running.json").unlink(missing_ok=True)

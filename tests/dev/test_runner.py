@@ -67,7 +67,15 @@ class Running:
             time.sleep(0.05)
 
     def wait_until_started(self) -> None:
-        self.wait_for(lambda: (self.dir / "running.json").exists(), "everything running", 120)
+        self.wait_for(self._has_started, "everything running", 120)
+
+    def _has_started(self) -> bool:
+        try:
+            # A killed runner may have left a description of its own.
+            pid: int = self.description["pid"]
+        except FileNotFoundError:
+            return False
+        return pid == self.process.pid
 
     def wait_for_another(self, name: str, than: int) -> None:
         self.wait_for(lambda: self.pids.get(name, than) != than, f"{name} running again")
@@ -235,6 +243,10 @@ def test_a_killed_runner_leaves_nothing_behind(tmp_path: Path, wait_until_gone: 
         pids = list(runner.pids.values())
         runner.process.kill()
         runner.process.wait(10)
+        status = subprocess.run(
+            [sys.executable, "-m", "dev", "status", "--dir", runner.dir], cwd=ROOT, timeout=30, check=False
+        )
+        assert status.returncode == 1
         # At once, while the last ones are still on their way out.
         with running(tmp_path / "run") as second:
             assert fetch(second.description["platform"])[0] == 200
@@ -247,9 +259,40 @@ def test_an_interrupt_during_the_start_stops_it(tmp_path: Path) -> None:
         runner = Running(tmp_path / "run")
         time.sleep(moment)
         runner.interrupt()
-        marker = str(tmp_path / "run")
-        left = [pid for pid in Path("/proc").glob("[0-9]*") if marker in _command_line(pid)]
-        assert left == [], runner.output
+        assert _left_behind(tmp_path / "run") == [], runner.output
+
+
+def test_a_second_interrupt_kills_at_once(tmp_path: Path, wait_until_gone: Callable[..., None]) -> None:
+    """Whoever cannot wait does not have to."""
+    with running(tmp_path / "run") as runner:
+        pids = list(runner.pids.values())
+        os.kill(runner.pids["workers"], signal.SIGSTOP)  # It will not answer the first one.
+        runner.process.send_signal(signal.SIGINT)
+        runner.wait_for(lambda: "Stopping" in runner.output, "the first interrupt's effect")
+        began = time.monotonic()
+        assert runner.interrupt() == 130
+        assert time.monotonic() - began < 2
+    wait_until_gone(*pids)
+
+
+def test_a_server_that_cannot_be_reached_is_explained(tmp_path: Path) -> None:
+    """The message names the setting; what had been started is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+    url = f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=500"
+    runner = Running(tmp_path / "run", MONGODB_URL=url)
+    assert runner.process.wait(60) == 1
+    assert "MONGODB_URL is set, but no server answers there" in runner.output
+    assert _left_behind(tmp_path / "run") == []
+
+
+def test_a_program_that_does_not_start_is_explained(tmp_path: Path) -> None:
+    """After three tries it is given up; the message has the last lines of its log."""
+    runner = Running(tmp_path / "run", ENVIRONMENT="no-such")
+    assert runner.process.wait(60) == 1
+    assert "Not started." in runner.output
+    assert "ENVIRONMENT" in runner.output.upper()
+    assert _left_behind(tmp_path / "run") == []
 
 
 def test_without_workers_the_platform_works(tmp_path: Path) -> None:
@@ -257,6 +300,12 @@ def test_without_workers_the_platform_works(tmp_path: Path) -> None:
     with running(tmp_path / "run", "--without-workers") as runner:
         assert "workers" not in runner.pids
         assert fetch(runner.description["platform"])[0] == 200
+
+
+def _left_behind(dir: Path) -> list[str]:
+    """The command lines of processes that name the directory."""
+    lines = map(_command_line, Path("/proc").glob("[0-9]*"))
+    return [line for line in lines if str(dir) in line]
 
 
 def _command_line(process: Path) -> str:
