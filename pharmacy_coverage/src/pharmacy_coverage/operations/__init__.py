@@ -1,0 +1,1 @@
+"""Is it well? For machines, and for the person who looks after it."""

@@ -1,0 +1,1 @@
+"""Shifts: posting them, finding them, and what they go through."""
