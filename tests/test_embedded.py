@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -41,6 +42,15 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return status.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def command_lines() -> list[bytes]:
+    """What `ps` shows of every process."""
+    lines: list[bytes] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            lines.append(path.read_bytes())
+    return lines
 
 
 def listens(port: int) -> bool:
@@ -171,6 +181,8 @@ def test_a_password_is_part_of_the_url() -> None:
             assert link.ping()
         with client(f"redis://127.0.0.1:{server.port}") as link, pytest.raises(redis.AuthenticationError):
             link.ping()
+        seen_by_all = command_lines()
+        assert not any(b"a b/c:@" in line or b"a%20b" in line for line in seen_by_all)
 
 
 def test_a_bad_setting_is_reported_in_the_servers_words(tmp_path: Path) -> None:

@@ -143,4 +143,5 @@ class Keeper:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    # Not an argument: those of a process are for everybody to see, and a URL may hold a password.
+    sys.exit(main(sys.stdin.read()))

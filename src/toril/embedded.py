@@ -359,14 +359,17 @@ def _start_on(
     log_start = log.stat().st_size if log.exists() else 0
     keeper = subprocess.Popen(
         # Isolated and without site-packages: it starts at once, whatever the user's environment holds.
-        [sys.executable, "-I", "-S", str(_KEEPER), json.dumps(specification)],
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-I", "-S", str(_KEEPER)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         # Ctrl-C in a terminal is for its programs, which still need the server while they end.
         start_new_session=True,
     )
     try:
+        assert keeper.stdin is not None
+        with contextlib.suppress(BrokenPipeError), keeper.stdin as told:
+            told.write(json.dumps(specification).encode())
         state = _await_state(directory, keeper)
         if state is None:
             raise _complaint(directory, log, log_start)

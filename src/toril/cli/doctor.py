@@ -12,9 +12,9 @@ from typing import Any, Literal, cast
 
 import typer
 
+from toril import Connection
 from toril.cli.common import CANNOT_CONNECT, PROBLEM, Json, Url, errors_explained
 from toril.cli.output import console, print_json
-from toril.connection import Connection
 from toril.errors import AuthenticationError, ConnectionLostError, ServerRefusedError
 
 __all__ = ["Finding", "doctor", "examine"]
@@ -89,7 +89,7 @@ async def examine(connection: Connection) -> list[Finding]:
         except AuthenticationError as error:
             return [_sign_in(error)]
         except ConnectionLostError as error:
-            return [_unreachable(error)]
+            return [_unreachable(error, connection.safe_url)]
         except ServerRefusedError as error:
             return [_refused(error)]
         says = f"{answer} after {first_ms:.1f} ms, connecting included"
@@ -112,7 +112,7 @@ def _sign_in(error: AuthenticationError) -> Finding:
     return Finding(
         "sign-in",
         "problem",
-        str(error),
+        f"the server refuses the user name or password ({error.__cause__ or error})",
         "put user and password into the URL: redis://user:password@host:6379, special characters percent-encoded; "
         "the server's own are `requirepass` or `user` in its configuration file",
     )
@@ -129,7 +129,7 @@ def _refused(error: ServerRefusedError) -> Finding:
     return Finding("reach", "problem", text, "wait until it has loaded its data, or look at the server's log")
 
 
-def _unreachable(error: ConnectionLostError) -> Finding:
+def _unreachable(error: ConnectionLostError, url: str) -> Finding:
     causes = list(_causes(error))
     text = " ".join(str(cause) for cause in causes)
     fix = "check host and port in the URL: `--url` or TORIL_URL"
@@ -137,7 +137,10 @@ def _unreachable(error: ConnectionLostError) -> Finding:
         return _refused(ServerRefusedError("DENIED"))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         fix = "the host name is not known here: check its spelling, or use the address"
-    elif any(isinstance(cause, ssl.SSLError) for cause in causes):
+    elif any(isinstance(cause, ssl.SSLError) for cause in causes) or (
+        # A server without TLS takes a handshake for the beginning of a command, and waits for the rest.
+        url.startswith("rediss:") and "timeout" in text.lower()
+    ):
         fix = (
             "TLS failed: rediss:// needs a server with TLS (`tls-port`) and a certificate that this host trusts "
             "(?ssl_ca_certs=/path in the URL); without TLS use redis://"
@@ -156,7 +159,7 @@ def _unreachable(error: ConnectionLostError) -> Finding:
         fix = "there is no such socket: the server's option is `unixsocket`"
     elif any(isinstance(cause, PermissionError) for cause in causes):
         fix = "this user may not open the socket: the server's option is `unixsocketperm`"
-    return Finding("reach", "problem", str(error), fix)
+    return Finding("reach", "problem", f"no connection: {error.__cause__ or error}", fix)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -308,8 +311,12 @@ async def _clock(connection: Connection) -> Finding:
             best_offset = int(seconds) + int(microseconds) / 1e6 - (asked + round_trip / 2)
     offset_ms, round_trip_ms = best_offset * 1000, best_round_trip * 1000
     facts = {"offset_ms": round(offset_ms, 1), "round_trip_ms": round(round_trip_ms, 2)}
-    where = "ahead of" if offset_ms > 0 else "behind"
-    says = f"the server's is {abs(offset_ms):.1f} ms {where} this host's; a round trip takes {round_trip_ms:.2f} ms"
+    if abs(offset_ms) < max(1, round_trip_ms):
+        says = "the server's and this host's agree"
+    else:
+        where = "ahead of" if offset_ms > 0 else "behind"
+        says = f"the server's is {abs(offset_ms):,.0f} ms {where} this host's"
+    says += f"; a round trip takes {round_trip_ms:.2f} ms"
     if abs(offset_ms) < CLOCK_WARNING_MS:
         return Finding("clock", "ok", says, facts=facts)
     return Finding(

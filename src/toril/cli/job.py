@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
+from toril import Job, Queue
 from toril.cli.common import PROBLEM, Json, Prefix, Url, run
 from toril.cli.output import ago, console, moment, print_json, printable, redacted, table
 from toril.errors import SerializationError, TransitionError
-from toril.job import Job
-from toril.queue import Queue
 from toril.states import STATES, FinishedState, State
 
 __all__ = ["app"]
@@ -48,12 +47,12 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """List the jobs of a queue. Their data is not shown: `toril job show` does."""
-    wanted = [_state(state) for state in states or STATES]
+    wanted: list[State] = [_state(text) for text in states or STATES]
 
     async def read() -> tuple[int, list[tuple[State, Job[Any]]]]:
         async with Queue(queue, connection=url, prefix=prefix) as opened:
             await opened.connection.learn_time()
-            found = [
+            found: list[tuple[State, Job[Any]]] = [
                 (state, job)
                 for state in wanted
                 for job in await opened.get_jobs(state, start, start + limit - 1, ascending=ascending)
@@ -184,7 +183,7 @@ def retry_jobs(
 def _state(text: str) -> State:
     if text not in STATES:
         raise typer.BadParameter(f"{text!r} is none of {', '.join(STATES)}", param_hint="--state")
-    return cast("State", text)
+    return text
 
 
 def _summary(state: State, job: Job[Any]) -> dict[str, Any]:

@@ -32,13 +32,17 @@ def print_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Print rows under headings. Text is printed as it is: nothing in it is taken for markup."""
+    """Print rows under headings. On a narrow terminal the last column wraps; into a pipe nothing does."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        is_last = column == columns[-1]
+        shown.add_column(
+            column, justify="right" if column in right else "left", no_wrap=not is_last, overflow="fold"
+        )
     for row in rows:
+        # Text, not str: nothing that stands in a job is taken for markup.
         shown.add_row(*(Text(printable(str(cell))) for cell in row))
-    Console(highlight=False, emoji=False).print(shown)
+    Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000).print(shown)
 
 
 def printable(text: str) -> str:

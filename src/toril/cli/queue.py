@@ -6,13 +6,23 @@ from typing import Any
 
 import typer
 
+from toril import Connection, Queue, find_queues
 from toril.cli.common import Json, Prefix, Url, run
 from toril.cli.output import console, print_json, table
-from toril.connection import Connection
-from toril.queue import Queue, find_queues
-from toril.states import STATES
+from toril.states import State
 
 __all__ = ["app"]
+
+ORDER: list[State] = [
+    "waiting",
+    "prioritized",
+    "delayed",
+    "waiting-children",
+    "active",
+    "completed",
+    "failed",
+]
+RARE: set[State] = {"prioritized", "waiting-children"}
 
 app = typer.Typer(help="Queues: what there is.", no_args_is_help=True)
 
@@ -29,11 +39,13 @@ def list_queues(url: Url = None, prefix: Prefix = "bull", as_json: Json = False)
     if as_json:
         print_json(found)
     elif found:
+        # States that few use take no room where nobody uses them.
+        shown = [state for state in ORDER if state not in RARE or any(row["counts"][state] for row in found)]
         rows = [
-            [row["queue"], *(row["counts"][state] for state in STATES), "paused" if row["is_paused"] else ""]
+            [row["queue"], *(row["counts"][state] for state in shown), "paused" if row["is_paused"] else ""]
             for row in found
         ]
-        table(["queue", *STATES, ""], rows, right=STATES)
+        table(["queue", *shown, ""], rows, right=shown)
     else:
         console().print(f"No queues under the prefix {prefix!r}.", markup=False)
 

@@ -1,4 +1,237 @@
-"""placeholder"""
+"""`toril worker`: run the workers that a program defines, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from toril import ConfigurationError, Queue, TorilError, Worker
+from toril.cli.common import USAGE, Json, Url, complain, errors_explained
+
+__all__ = ["worker"]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+logger = logging.getLogger("toril.cli")
 
 
-def worker() -> None: ...
+def worker(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE:NAME...",
+            help="Where the workers are: a Worker, a Queue with processors, or a list of these.",
+        ),
+    ],
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency",
+            "-c",
+            envvar="TORIL_CONCURRENCY",
+            min=1,
+            help="How many jobs of each Queue run at once; a Worker has its own. Default: 1.",
+            show_default=False,
+        ),
+    ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            envvar="TORIL_GRACE",
+            min=0,
+            help="Seconds that jobs of each Queue may take to end after SIGTERM. Default: 30.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TORIL_WORKER_NAME", help="Shown in dashboards, for each Queue.", show_default=False
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar="TORIL_LOG_LEVEL", help="The least that is logged.")
+    ] = "info",
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Run workers until SIGTERM or Ctrl-C. Running jobs may end within the grace; a second signal ends it at once.
+
+    Each job is logged to stderr as it becomes active, completed or failed; with --json a line is an object.
+    """
+    if url is not None:
+        # The program's queues look there themselves, as it is imported.
+        os.environ["TORIL_URL"] = url
+    with errors_explained(as_json=as_json):
+        options = {"concurrency": concurrency, "grace": grace, "name": name}
+        given = {key: value for key, value in options.items() if value is not None}
+        workers = load(targets, given)
+        set_up_logging(log_level, as_json=as_json)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work(workers))
+
+
+# --- finding them --------------------------------------------------------------------------------------------
+
+
+def load(targets: list[str], options: dict[str, Any]) -> list[Worker]:
+    """Import what the targets name, and return one worker for each queue or worker among it.
+
+    Args:
+        targets: `module:name`, where the name may have dots.
+        options: For workers that are made here, of queues.
+    """
+    # As `python -m` does; a script's own sys.path begins with the directory that it was installed to.
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found: list[Worker] = []
+    queues: list[Queue] = []
+    for target in targets:
+        for member in _members(target, _resolve(target)):
+            if isinstance(member, Worker) and member not in found:
+                found.append(member)
+            elif isinstance(member, Queue) and member not in queues:
+                if not member.processors:
+                    raise ConfigurationError(
+                        f"{target}: queue {member.name!r} has no processors to run its jobs with"
+                    )
+                queues.append(member)
+    return found + [Worker(queue, **options) for queue in queues]
+
+
+def _resolve(target: str) -> object:
+    module_name, colon, path = target.partition(":")
+    if not module_name or not colon or not path:
+        complain(f"{target!r}: write MODULE:NAME, such as myapp.jobs:emails", USAGE)
+    try:
+        value: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that it imports itself may be the one that is missing: that is a fault of the program.
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            complain(
+                f"{target!r}: there is no module {error.name!r}, neither in {os.getcwd()} nor installed",
+                USAGE,
+            )
+        raise
+    for part in path.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            complain(f"{target!r}: {module_name} has no {path!r}", USAGE)
+    return value
+
+
+def _members(target: str, value: object) -> Iterator[Worker | Queue]:
+    if isinstance(value, (Worker, Queue)):
+        yield value
+    elif isinstance(value, (list, tuple)) and value:
+        for member in cast("list[object]", value):
+            yield from _members(target, member)
+    else:
+        kind = "an empty list" if isinstance(value, (list, tuple)) else type(value).__name__
+        complain(f"{target!r} is {kind}; it must be a Worker, a Queue, or a list of these", USAGE)
+
+
+# --- running them --------------------------------------------------------------------------------------------
+
+
+async def work(workers: list[Worker]) -> None:
+    """Run workers side by side until a signal. If one cannot go on, the others are stopped in good order.
+
+    Raises:
+        TorilError: Why the first one could not go on.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(worker.run(handle_signals=False)) for worker in workers]
+    await asyncio.sleep(0)  # a worker can be stopped once it has begun
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        received.append(number)
+        if len(received) > 2:
+            # Not even handing back works: the server is gone. Its jobs are taken back when their locks run out.
+            os._exit(128 + number)
+        how = (
+            "waiting for running jobs; again to hand them back"
+            if len(received) == 1
+            else "handing back running jobs"
+        )
+        logger.info("%s: stopping, %s", signal.Signals(number).name, how)
+        for worker in workers:
+            worker.stop(now=len(received) > 1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _handle(loop, number, stop)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for worker in workers:
+            worker.stop()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for worker in workers:
+            await worker.queue.close()
+    for answer in answers:
+        if isinstance(answer, TorilError):
+            raise answer
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+
+
+def _handle(loop: asyncio.AbstractEventLoop, number: int, handler: Callable[[int], None]) -> None:
+    try:
+        loop.add_signal_handler(number, handler, number)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda got, _frame: loop.call_soon_threadsafe(handler, got))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    return factory
+
+
+# --- logging -------------------------------------------------------------------------------------------------
+
+
+def set_up_logging(level: LogLevel, *, as_json: bool) -> None:
+    """Log to stderr, unless the program has set up logging itself."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if as_json else HumanLines())
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+
+
+class HumanLines(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S")
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: `time`, `level`, `logger`, `message`, `error` where there is a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
