@@ -33,11 +33,13 @@ test: $(VENV)/.dev-installed $(if $(NODE),interop/node_modules/.package-lock.jso
 	@$(BIN)/python -m tests.sections $(TESTS)
 
 check: $(VENV)/.dev-installed  ## Lint, formatting and types.
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(if $(wildcard pharmacy_coverage/pyproject.toml),cd pharmacy_coverage && $(abspath $(BIN))/mypy)
-	@$(BIN)/pyright
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check --quiet . || { status=1; echo 'Formatting: make format'; }; \
+	$(BIN)/mypy || status=1; \
+	(cd pharmacy_coverage && $(abspath $(BIN))/mypy) || status=1; \
+	$(BIN)/pyright || status=1; \
+	exit $$status
 
 format: $(VENV)/.dev-installed  ## Format the code, and mend what the linter can mend.
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -55,7 +55,16 @@ def run(section: str, arguments: list[str]) -> Count:
         report = Path(scratch) / "report.xml"
         spread = ["-n", str(min(4, os.cpu_count() or 1)), "--dist=loadgroup"]
         # Skips are shown with their reasons: a missing server must not look like a passed test.
-        command = [sys.executable, "-m", "pytest", *spread, "-rs", f"--junit-xml={report}", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *spread,
+            "-rs",
+            "--timeout=300",
+            f"--junit-xml={report}",
+            *arguments,
+        ]
         code = subprocess.run(command, cwd=ROOT).returncode
         count = read(report) if report.exists() else Count()
     count.seconds = time.monotonic() - started
