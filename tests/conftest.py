@@ -11,17 +11,13 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 import redis
 import redis.asyncio
 
+from toril import ConfigurationError, Queue
 from toril.embedded import EmbeddedServer, find_binary
-from toril.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from toril import Queue
 
 KINDS = ("valkey", "redis")
 
@@ -82,8 +78,6 @@ async def client(server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture
 async def queue(server_url: str, prefix: str) -> AsyncIterator[Queue]:
-    from toril import Queue  # imported here, so that tests of the values need none of it
-
     async with Queue("tests", connection=server_url, prefix=prefix) as queue:
         yield queue
 
