@@ -18,7 +18,7 @@ from .backoff import Duration
 from .clock import Clock
 from .codec import dumps
 from .connection import Connection
-from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, SerializationError
+from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, SerializationError, refusal
 from .job import Job
 from .keys import QueueKeys, client_name
 from .options import JobOptions, PreparedOptions, prepare
@@ -101,7 +101,7 @@ class Queue:
         self.scripts: Scripts = Scripts(self.keys, self.connection)
         self.processors: dict[str, Processor[..., Any]] = {}
         self._owns_connection = not isinstance(connection, Connection)
-        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher[NewRecord, str]] = (
+        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher[NewRecord, str | int]] = (
             WeakKeyDictionary()
         )
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, EndListener] = WeakKeyDictionary()
@@ -220,7 +220,7 @@ class Queue:
             options.lifo,
         )
 
-    async def _send(self, records: Sequence[NewRecord]) -> list[str]:
+    async def _send(self, records: Sequence[NewRecord]) -> list[str | int]:
         try:
             return await self.scripts.add_job(records)
         except ConnectionLostError as error:
@@ -231,7 +231,11 @@ class Queue:
                 f"queue {self.name!r}: {error}; pass a job_id to make adding safe to repeat"
             ) from error
 
-    def _added(self, job_id: str, record: NewRecord, returns: Callable[[Any], Any] | None = None) -> Job[Any]:
+    def _added(
+        self, job_id: str | int, record: NewRecord, returns: Callable[[Any], Any] | None = None
+    ) -> Job[Any]:
+        if isinstance(job_id, int):
+            raise refusal(job_id, record.job_id or record.name)
         fields = {
             "name": record.name,
             "data": record.data,

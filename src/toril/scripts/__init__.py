@@ -27,6 +27,7 @@ class NewRecord(NamedTuple):
         options: JSON, with BullMQ's names.
         timestamp: Epoch milliseconds.
         delay_ms: From the timestamp.
+        extras: JSON of what few jobs have, see `add_job.lua`; empty for none.
     """
 
     job_id: str
@@ -37,6 +38,7 @@ class NewRecord(NamedTuple):
     delay_ms: int = 0
     priority: int = 0
     lifo: bool = False
+    extras: str = ""
 
 
 class FinishedJob(NamedTuple):
@@ -107,14 +109,28 @@ class Scripts:
         self._executor = executor
         self._bound: dict[tuple[str, str], tuple[Script, tuple[str, ...]]] = {}
 
-    async def add_job(self, jobs: Sequence[NewRecord]) -> list[str]:
-        """Add jobs; return their ids in the same order. An id that is taken adds nothing."""
+    async def add_job(self, jobs: Sequence[NewRecord]) -> list[str | int]:
+        """Add jobs; return their ids in the same order, or a negative refusal.
+
+        An id that is taken adds nothing, and a deduplicated job is answered with the one that stands for it.
+        """
+        args = self.add_job_args(jobs)
+        ids: list[str | int] = await self._run("add_job", ADD_JOB, *args)
+        return ids
+
+    @staticmethod
+    def add_job_args(jobs: Sequence[NewRecord]) -> list[Any]:
+        """Return the arguments behind the base."""
         args: list[Any] = []
         for job in jobs:
             args += job[:7]
-            args.append("1" if job.lifo else "")
-        ids: list[str] = await self._run("add_job", _ADD_JOB, *args)
-        return ids
+            args += ("1" if job.lifo else "", job.extras)
+        return args
+
+    def command(self, name: str, suffixes: tuple[str, ...], *args: Any) -> tuple[Any, ...]:
+        """Return a script's call as a command, for a transaction over several queues."""
+        keys = [self._base + suffix for suffix in suffixes]
+        return ("EVALSHA", load(name).sha, len(keys), *keys, self._base, *args)
 
     async def move_to_active(self, now_ms: int, fetch: Fetch) -> Fetched:
         """Fetch up to `fetch.want` jobs and lock them."""
@@ -205,6 +221,99 @@ class Scripts:
         """Return the active jobs that hold this token: (id, record) each."""
         return _records(await self._run("adopt_jobs", _ADOPT_JOBS, token), 0)
 
+    async def move_to_waiting_children(self, now_ms: int, job_id: str, token: str, child_key: str = "") -> bool:
+        """Let an active job wait for its children, or for one of them; False where there is nothing to wait for.
+
+        Raises:
+            JobNotFoundError, FailedChildrenError, LockLostError, JobNotInStateError: See `errors`.
+        """
+        answer = await self._run(
+            "move_to_waiting_children", _MOVE_TO_WAITING_CHILDREN, now_ms, job_id, token, child_key
+        )
+        _raise_if_refused(answer, job_id)
+        return bool(answer == 0)
+
+    async def release_parents(self, now_ms: int, parent_keys: Sequence[str]) -> None:
+        """Let go of parents all of whose children have ended."""
+        await self._run("release_parents", RELEASE_PARENTS, now_ms, *parent_keys)
+
+    async def change_delay(self, now_ms: int, job_id: str, delay_ms: int) -> None:
+        """Let a delayed job run so long from now.
+
+        Raises:
+            JobNotFoundError, JobNotInStateError: See `errors`.
+        """
+        _raise_if_refused(await self._run("change_delay", _CHANGE_DELAY, now_ms, job_id, delay_ms), job_id)
+
+    async def change_priority(self, job_id: str, priority: int, *, lifo: bool = False) -> None:
+        """Give a job another priority.
+
+        Raises:
+            JobNotFoundError: See `errors`.
+        """
+        answer = await self._run("change_priority", _CHANGE_PRIORITY, job_id, priority, "1" if lifo else "")
+        _raise_if_refused(answer, job_id)
+
+    async def remove_job(self, job_id: str, *, with_children: bool) -> bool:
+        """Remove a job; False where a worker holds it, or one of those below it.
+
+        Raises:
+            SchedulerJobError: It is the next run of a job scheduler.
+        """
+        answer = await self._run("remove_job", _META, job_id, "1" if with_children else "")
+        _raise_if_refused(answer, job_id)
+        return bool(answer == 1)
+
+    async def remove_unprocessed_children(self, job_id: str) -> None:
+        """Remove a job's children that have neither ended nor begun."""
+        await self._run("remove_unprocessed_children", _META, job_id)
+
+    async def remove_child_dependency(self, job_id: str, parent_key: str) -> bool:
+        """Cut a child from its parent; False where there was no link.
+
+        Raises:
+            JobNotFoundError, ParentNotFoundError: See `errors`.
+        """
+        answer = await self._run("remove_child_dependency", _META, job_id, parent_key)
+        _raise_if_refused(answer, job_id)
+        return bool(answer == 0)
+
+    async def drain(self, state: str, skip: int, limit: int) -> tuple[int, int]:
+        """Remove jobs of one state that have not begun; return how many were removed, and spared."""
+        removed, spared = await self._run("drain", _META, state, skip, limit)
+        return removed, spared
+
+    async def clean(self, state: str, before_ms: int, limit: int) -> list[str]:
+        """Remove jobs of one state that are as old; return their ids."""
+        removed: list[str] = await self._run("clean", ("meta", "events"), state, before_ms, limit)
+        return removed
+
+    async def obliterate(self, limit: int, *, force: bool) -> int:
+        """Remove what a paused queue has; return 0 done, 1 more is left, -1 not paused, -2 jobs are active."""
+        answer: int = await self._run("obliterate", _META, limit, "1" if force else "")
+        return answer
+
+    async def move_jobs_to_wait(self, state: str, limit: int, until_ms: int) -> int:
+        """Retry finished jobs, or promote delayed ones; return how many were moved."""
+        moved: int = await self._run("move_jobs_to_wait", (state, *_MOVE_JOBS_TO_WAIT), state, limit, until_ms)
+        return moved
+
+    async def remove_orphaned_jobs(self, ids: Sequence[str]) -> int:
+        """Remove those of these records that no state knows; return how many."""
+        removed: int = await self._run("remove_orphaned_jobs", _META, *ids)
+        return removed
+
+    async def get_rate_limit_ttl(self, most: int | None) -> int:
+        """Return for how many ms the rate limit closes the queue; -2 or -1 where there is no limit."""
+        ttl: int = await self._run(
+            "get_rate_limit_ttl", ("limiter", "meta"), "" if most is None else most, is_bare=True
+        )
+        return ttl
+
+    async def remove_deduplication_key(self, dedup_id: str, job_id: str = "") -> bool:
+        """Free a deduplication id, if this job owns it; without a job, whoever does."""
+        return bool(await self._run("remove_deduplication_key", _META, dedup_id, job_id))
+
     async def promote(self, job_id: str) -> None:
         """Make a delayed job runnable now.
 
@@ -256,7 +365,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        _raise_if_refused(await self._run("update_data", _UPDATE_DATA, job_id, token, data), job_id)
+        _raise_if_refused(await self._run("update_data", _META, job_id, token, data), job_id)
 
     async def add_log(self, job_id: str, token: str, row: str, keep: int | None) -> int:
         """Append a row to a job's log; return how many rows there are.
@@ -264,7 +373,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer: int = await self._run("add_log", _ADD_LOG, job_id, token, row, "" if keep is None else keep)
+        answer: int = await self._run("add_log", _META, job_id, token, row, "" if keep is None else keep)
         _raise_if_refused(answer, job_id)
         return answer
 
@@ -286,7 +395,9 @@ class Scripts:
 
 # The keys of each script, in the order of its header. A test holds the two together.
 _FETCH_TAIL = ("pc", "marker", "meta", "limiter", "events")
-_ADD_JOB = ("id", "wait", "prioritized", "delayed", "active", "pc", "marker", "meta", "events")
+_META = ("meta",)
+ADD_JOB = ("id", "wait", "prioritized", "delayed", "active", "pc", "marker", "meta", "waiting-children", "events")
+RELEASE_PARENTS = _META
 _MOVE_TO_ACTIVE = ("wait", "active", "prioritized", "delayed", *_FETCH_TAIL)
 _MOVE_TO_FINISHED = (
     "wait",
@@ -317,8 +428,10 @@ _PROMOTE = ("delayed", "wait", "active", "prioritized", "pc", "marker", "meta", 
 _REPROCESS_JOB = ("wait", "active", "prioritized", "pc", "marker", "meta", "events")
 _PAUSE = ("meta", "marker", "wait", "paused", "prioritized", "delayed", "events")
 _UPDATE_PROGRESS = ("meta", "events")
-_UPDATE_DATA = ("meta",)
-_ADD_LOG = ("meta",)
+_MOVE_TO_WAITING_CHILDREN = ("active", "waiting-children", "stalled", "events")
+_CHANGE_DELAY = ("delayed", "marker", "meta", "events")
+_CHANGE_PRIORITY = ("wait", "active", "prioritized", "pc", "marker", "meta")
+_MOVE_JOBS_TO_WAIT = ("wait", "active", "marker", "meta", "events")
 _GET_STATE = (
     "completed",
     "failed",

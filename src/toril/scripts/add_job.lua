@@ -1,4 +1,4 @@
--- add_job: nowhere -> waiting, prioritized or delayed
+-- add_job: nowhere -> waiting, prioritized, delayed or waiting-children
 -- Adds a list of jobs. Each leaves what it would leave if it were added alone, in the list's order, and
 -- gets an answer of its own. A custom id that is taken adds nothing: its answer is that id.
 --
@@ -10,84 +10,131 @@
 --   KEYS[6]  pc           string  sequence of equal priorities
 --   KEYS[7]  marker       zset    wakes blocked workers
 --   KEYS[8]  meta         hash    settings of the queue
---   KEYS[9]  events       stream
+--   KEYS[9]  waiting-children  zset  job id -> since when, ms
+--   KEYS[10]  events      stream
 --   ARGV[1]  base         string  "prefix:queue:", which every job key begins with
---   ARGV[2]  jobs         list    per job: id or "", name, data (JSON), opts (JSON), timestamp (ms), delay (ms), priority, "1" for lifo
---   returns  a list: per job its id
---   events   added        jobId, name
---   events   waiting      jobId
---   events   delayed      jobId, delay (due time, ms)
---   events   duplicated   jobId
+--   ARGV[2]  jobs         list    per job: id or "", name, data (JSON), opts (JSON), timestamp (ms), delay (ms), priority, "1" for lifo, extras (JSON) or ""
+--   returns  a list: per job its id | ERR_PARENT_NOT_FOUND | ERR_PARENT_TAKEN
+--   events   added             jobId, name
+--   events   waiting           jobId
+--   events   delayed           jobId, delay (due time, ms)
+--   events   waiting-children  jobId
+--   events   duplicated        jobId
+--   events   deduplicated      jobId, deduplicationId, deduplicatedJobId
+--   events   removed           jobId, prev
+--
+-- Extras are what few jobs have: parent_key and parent (JSON) of a child; is_parent of one that waits for
+-- children; defers_release within a flow, whose parents are looked at when all of it is there; and
+-- deduplication, the options of that name.
 
+--- @include "includes/error_codes"
 --- @include "includes/max_events"
 --- @include "includes/is_open"
 --- @include "includes/wake"
 --- @include "includes/set_alarm"
 --- @include "includes/add_to_delayed"
 --- @include "includes/add_to_prioritized"
+--- @include "includes/store_job"
+--- @include "includes/deduplicate"
+--- @include "includes/attach_existing"
 
-local counter, wait, prioritized, delayed, active = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local pc, marker, meta, events = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local keys = {
+  id = KEYS[1], wait = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], active = KEYS[5], pc = KEYS[6],
+  marker = KEYS[7], meta = KEYS[8], waiting_children = KEYS[9], events = KEYS[10],
+}
 local base = ARGV[1]
-local FIELDS = 8
+local FIELDS = 9
 
 local count = (#ARGV - 1) / FIELDS
-local settings = redis.call('HMGET', meta, 'opts.maxLenEvents', 'paused', 'concurrency')
-local max_len = max_events(meta, settings[1])
-local open = is_open(active, settings[2], settings[3])
-
--- Every add takes a number, whether it needs one or not.
-local number = redis.call('INCRBY', counter, count) - count
+local settings = redis.call('HMGET', keys.meta, 'opts.maxLenEvents', 'paused', 'concurrency')
+local max_len = settings[1]
+local open = is_open(keys.active, settings[2], settings[3])
 local answers, first_in, last_in = {}, {}, {}
 local has_waiting, has_delayed = false, false
 
+-- Numbers are taken one by one where a job may be refused before it takes one.
+local is_plain = true
 for i = 1, count do
-  local at = 2 + (i - 1) * FIELDS
-  local id, name, data, opts = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local timestamp, delay, priority, lifo = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
-  number = number + 1
-  local is_taken = false
-  if id == '' then
-    id = string.format('%.0f', number)
-  else
-    is_taken = redis.call('EXISTS', base .. id) == 1
+  is_plain = is_plain and ARGV[1 + i * FIELDS] == ''
+end
+local number = is_plain and redis.call('INCRBY', keys.id, count) - count or nil
+
+-- The two ends of the list do not meet, so the order between them is free. Markers come last: whoever
+-- wakes must find the job.
+local function flush()
+  if #first_in > 0 then
+    redis.call('LPUSH', keys.wait, unpack(first_in))
   end
-  if is_taken then
-    redis.call('XADD', events, 'MAXLEN', '~', max_len, '*', 'event', 'duplicated', 'jobId', id)
-  else
-    redis.call('HSET', base .. id, 'name', name, 'data', data, 'opts', opts, 'timestamp', timestamp,
-      'delay', delay, 'priority', priority)
-    redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
-    if delay ~= '0' then
-      add_to_delayed(delayed, events, max_len, id, tonumber(timestamp), tonumber(delay))
-      has_delayed = true
-    else
-      if priority ~= '0' then
-        add_to_prioritized(prioritized, pc, id, tonumber(priority))
-      elseif lifo == '1' then
-        last_in[#last_in + 1] = id
-      else
-        first_in[#first_in + 1] = id
-      end
-      redis.call('XADD', events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting', 'jobId', id)
-      has_waiting = true
-    end
+  if #last_in > 0 then
+    redis.call('RPUSH', keys.wait, unpack(last_in))
   end
-  answers[i] = id
+  if has_waiting then
+    wake(keys.marker, open)
+  end
+  if has_delayed then
+    set_alarm(keys.marker, keys.delayed)
+  end
+  first_in, last_in, has_waiting, has_delayed = {}, {}, false, false
 end
 
--- The two ends of the list do not meet, so the order between them is free.
-if #first_in > 0 then
-  redis.call('LPUSH', wait, unpack(first_in))
+local function add(job, extras)
+  if extras and extras.parent_key and redis.call('EXISTS', extras.parent_key) == 0 then
+    return ERR_PARENT_NOT_FOUND
+  end
+  number = is_plain and number + 1 or redis.call('INCR', keys.id)
+  max_len = max_len or max_events(keys.meta, max_len)
+  if job.id == '' then
+    job.id = string.format('%.0f', number)
+  elseif redis.call('EXISTS', base .. job.id) == 1 then
+    local code = attach_existing(base, job.id, extras, tonumber(job.timestamp))
+    if code < 0 then
+      return code
+    end
+    redis.call('XADD', keys.events, 'MAXLEN', '~', max_len, '*', 'event', 'duplicated', 'jobId', job.id)
+    return job.id
+  end
+  if extras and extras.deduplication then
+    local standing = deduplicate(keys, base, job, extras.deduplication, extras, max_len, not extras.is_parent)
+    if standing then
+      return standing
+    end
+    extras.dedup_id = extras.deduplication.id
+  end
+  store_job(base .. job.id, keys.events, job, extras)
+  if extras and extras.is_parent then
+    redis.call('ZADD', keys.waiting_children, job.timestamp, job.id)
+    redis.call('XADD', keys.events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting-children', 'jobId', job.id)
+  elseif job.delay ~= '0' then
+    add_to_delayed(keys.delayed, keys.events, max_len, job.id, tonumber(job.timestamp), tonumber(job.delay))
+    has_delayed = true
+  else
+    if job.priority ~= '0' then
+      add_to_prioritized(keys.prioritized, keys.pc, job.id, tonumber(job.priority))
+    elseif job.lifo == '1' then
+      last_in[#last_in + 1] = job.id
+    else
+      first_in[#first_in + 1] = job.id
+    end
+    redis.call('XADD', keys.events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting', 'jobId', job.id)
+    has_waiting = true
+  end
+  if extras and extras.parent_key then
+    redis.call('SADD', extras.parent_key .. ':dependencies', base .. job.id)
+  end
+  return job.id
 end
-if #last_in > 0 then
-  redis.call('RPUSH', wait, unpack(last_in))
+
+for i = 1, count do
+  local at = 2 + (i - 1) * FIELDS
+  local extras = ARGV[at + 8] ~= '' and cjson.decode(ARGV[at + 8]) or nil
+  if extras then
+    -- It may look at what the jobs before it have left.
+    flush()
+  end
+  answers[i] = add({
+    id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2], opts = ARGV[at + 3], timestamp = ARGV[at + 4],
+    delay = ARGV[at + 5], priority = ARGV[at + 6], lifo = ARGV[at + 7],
+  }, extras)
 end
--- Markers last: whoever wakes must find the job.
-if has_waiting then
-  wake(marker, open)
-end
-if has_delayed then
-  set_alarm(marker, delayed)
-end
+flush()
 return answers

@@ -21,6 +21,7 @@
 --- @include "includes/error_codes"
 --- @include "includes/max_events"
 --- @include "includes/push_back"
+--- @include "includes/reattach"
 
 local keys = {
   finished = KEYS[1], wait = KEYS[2], active = KEYS[3], prioritized = KEYS[4], pc = KEYS[5],
@@ -44,6 +45,7 @@ if reset_started == '1' then
 end
 local priority = tonumber(redis.call('HGET', job_key, 'priority') or 0) or 0
 push_back(keys, job_id, priority, lifo == '1' and 'RPUSH' or 'LPUSH')
+reattach(job_key, state)
 local max_len = max_events(keys.meta, redis.call('HGET', keys.meta, 'opts.maxLenEvents'))
 redis.call('XADD', keys.events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting', 'jobId', job_id, 'prev', state)
 return 0

@@ -1,25 +1,26 @@
+--- @include "includes/release_lock"
 --- @include "includes/delete_job"
+--- @include "includes/detach"
+--- @include "includes/finish_dedup"
+--- @include "includes/tell_parent"
 --- @include "includes/evict_finished"
 -- Ends one active job as completed or failed. Checks come before the first write; the lock goes with
 -- the first write. Returns 0, or the refusal.
 --
 -- `job` has id, token, target ('completed' | 'failed'), value (return value as JSON, or failed reason
 -- as raw text), stacktrace (JSON, for failures), attempts, and keep {count, age, limit}.
--- `trim_events` is called before the first event.
-local function finish_job(keys, base, now_ms, job, trim_events)
+local function finish_job(keys, base, now_ms, job)
   local job_key = base .. job.id
-  local record = redis.call('HMGET', job_key, 'name', 'atm')
+  local record = redis.call('HMGET', job_key, 'name', 'atm', 'parentKey', 'parent', 'deid')
   if not record[1] and redis.call('EXISTS', job_key) == 0 then
     return ERR_JOB_NOT_FOUND
   end
   local is_completed = job.target == 'completed'
-  if is_completed then
-    if redis.call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
-      if redis.call('SCARD', job_key .. ':dependencies') > 0 then
-        return ERR_PENDING_CHILDREN
-      end
-      return ERR_FAILED_CHILDREN
+  if is_completed and redis.call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
+    if redis.call('SCARD', job_key .. ':dependencies') > 0 then
+      return ERR_PENDING_CHILDREN
     end
+    return ERR_FAILED_CHILDREN
   end
   local code = release_lock(job_key, keys.stalled, job.id, job.token)
   if code < 0 then
@@ -28,11 +29,20 @@ local function finish_job(keys, base, now_ms, job, trim_events)
   if redis.call('LREM', keys.active, -1, job.id) == 0 then
     return ERR_JOB_NOT_IN_STATE
   end
-  trim_events()
+  local parent_key, dedup_id = record[3], record[5]
+  if dedup_id then
+    finish_dedup(base, job.id, dedup_id, tonumber(now_ms))
+  end
+  if parent_key then
+    tell_parent(job_key, parent_key, record[4], is_completed, job.value, tonumber(now_ms))
+  end
   local made = (tonumber(record[2]) or 0) + 1
 
   if job.keep.count == 0 then
     delete_job(job_key)
+    if parent_key then
+      detach(job_key, false, parent_key, base)
+    end
   else
     if is_completed then
       redis.call('HSET', job_key, 'atm', made, 'returnvalue', job.value, 'finishedOn', now_ms)
