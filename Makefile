@@ -86,7 +86,8 @@ $(VENV)/.dev-installed: $(DEV_LOCK) $(VENV)/.run-installed
 
 interop/node_modules/.package-lock.json: interop/package-lock.json
 	@echo 'Installing BullMQ for Node.js ...'
-	@npm ci --prefix interop --no-audit --no-fund --loglevel=error
+	@# Not `npm ci`: it wants the native parts for all platforms in the lock file, and not every registry has them.
+	@npm install --no-save --prefix interop --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python
