@@ -6,22 +6,22 @@ told the same time. An argument may be a `Pick`, for random programs, which do n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
 
+from tests.conftest import TurnedClock
 from tests.interop.node import Node, NodeError, NodeQueue, NodeWorker
-from toril.connection import Connection
-from toril.errors import TorilError
+from toril import Job, KeepJobs, Queue, TorilError, Worker
+from toril._loops.claims import Settings
 from toril.keys import QueueKeys
-from toril.scripts import Scripts
 
 from . import keyspace
 from .keyspace import Keyspace
-from .operations import LOCK_MS, OPERATIONS, WORKERS, NodeSide, TorilSide, refusal_of
+from .operations import LOCK_MS, OPERATIONS, WORKERS, NodeSide, TorilSide, TorilWorker, refusal_of
 
 __all__ = ["ITS", "START_MS", "Bench", "Pick", "PickEnds", "Step", "open_bench"]
 
@@ -34,7 +34,7 @@ ITS: Final = "its own token"
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The job that stands at `index` (modulo how many there are) in a list or sorted set; `nobody` where it is empty."""
+    """The job at `index`, modulo how many there are, of a list or sorted set; `nobody` where it is empty."""
 
     key: str
     index: int = 0
@@ -83,7 +83,6 @@ class Bench:
     toril: TorilSide
     client: redis.Redis
     steps: int = 0
-    now_ms: int = START_MS
 
     async def run(self, program: Sequence[Step]) -> Keyspace:
         """Run a program; return what both sides hold at its end.
@@ -97,7 +96,7 @@ class Bench:
         space: Keyspace = {}
         for at, (name, raw) in enumerate(program):
             if name == "time_passes":
-                await self._turn_clock(self.now_ms + raw["ms"])
+                await self._turn_clock(self.toril.clock.now_ms() + raw["ms"])
                 continue
             args = _resolve(raw, space)
             if args.get("ends") == []:
@@ -121,17 +120,19 @@ class Bench:
         return space
 
     async def _turn_clock(self, now_ms: int) -> None:
-        self.now_ms = self.toril.now_ms = now_ms
+        self.toril.clock.turn((now_ms - self.toril.clock.now_ms()) / 1000)
         await self.node.queue.node.ask("clock", now=now_ms)
 
 
 @asynccontextmanager
-async def open_bench(url: str, node: Node, prefix: str) -> AsyncIterator[Bench]:
+async def open_bench(url: str, node: Node, prefix: str) -> AsyncGenerator[Bench]:
     """Open both clients under a prefix; `node` is a process that nobody else uses, since its clock is turned."""
     keys = QueueKeys(f"{prefix}:node", "q"), QueueKeys(f"{prefix}:toril", "q")
     async with AsyncExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(url, decode_responses=True))
-        connection = await stack.enter_async_context(Connection(url))
+        clock = TurnedClock(START_MS)
+        toril_queue = Queue("q", connection=url, prefix=keys[1].prefix, clock=clock)
+        await stack.enter_async_context(toril_queue)
         # The queue's settings are then written by the scripts, on both sides.
         queue = NodeQueue(node, "q", prefix=keys[0].prefix, skipMetasUpdate=True)
         await stack.enter_async_context(queue)
@@ -139,11 +140,31 @@ async def open_bench(url: str, node: Node, prefix: str) -> AsyncIterator[Bench]:
         for name, options in WORKERS.items():
             worker = NodeWorker(node, "q", prefix=keys[0].prefix, lockDuration=LOCK_MS, **options)
             workers[name] = await stack.enter_async_context(worker)
-        yield Bench(
-            NodeSide(keys[0], client, queue, workers),
-            TorilSide(keys[1], client, Scripts(keys[1], connection)),
-            client,
-        )
+        toril = TorilSide(keys[1], client, clock, toril_queue)
+        for name, options in WORKERS.items():
+            toril.workers[name] = TorilWorker(toril_queue, _settings(toril_queue, options))
+            stack.callback(toril.workers[name].running.close)
+        yield Bench(NodeSide(keys[0], client, queue, workers), toril, client)
+
+
+def _settings(queue: Queue, options: dict[str, Json]) -> Settings:
+    """Return a toril worker's settings for options in Node's words."""
+
+    def keep(name: str) -> KeepJobs | None:
+        return KeepJobs(**options[name]) if name in options else None
+
+    async def nothing(job: Job) -> None: ...
+
+    return Worker(
+        queue,
+        nothing,
+        name=options.get("name"),
+        lock_duration=LOCK_MS / 1000,
+        max_stalled_count=options.get("maxStalledCount", 1),
+        max_started_attempts=options.get("maxStartedAttempts"),
+        remove_on_complete=keep("removeOnComplete"),
+        remove_on_fail=keep("removeOnFail"),
+    )._settings
 
 
 async def _answer(move: Any, side: NodeSide | TorilSide, args: Mapping[str, Json]) -> Json:

@@ -2,27 +2,41 @@
 
 A move takes the same arguments on both sides, in Node's words, and answers in a form that can be compared. Who wants
 to compare more adds a row to `OPERATIONS`; written and random programs are made of its names.
+
+toril's side goes through `Queue` and `Job`, and through the parts of `Worker` that decide what becomes of a job; only
+the worker's loops are left out, since a program says itself who fetches when.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import redis
 
-from tests.interop.node import NodeError, NodeQueue, NodeWorker
-
-from toril.backoff import Exponential, Fixed, wait_ms
-from toril.codec import dumps, loads
+from tests.conftest import TurnedClock
+from tests.interop.node import UNDEFINED, NodeError, NodeQueue, NodeWorker
+from toril import Exponential, Fixed, Job, JobOptions, KeepJobs, NewJob, Queue, UnrecoverableError
+from toril._loops.claims import Claim, Settings
+from toril._loops.running import Running
+from toril.codec import dumps
 from toril.errors import JobNotFoundError, JobNotInStateError, LockLostError, refusal
 from toril.keys import QueueKeys
-from toril.options import KeepJobs, KeepRule, StoredOptions, keep_rule, prepare
-from toril.scripts import Fetch, FinishedJob, NewRecord, Scripts
+from toril.scripts import Fetch, FinishedJob
 
-__all__ = ["OPERATIONS", "WORKERS", "NodeSide", "Operation", "TorilSide", "refusal_of"]
+__all__ = [
+    "LOCK_MS",
+    "OPERATIONS",
+    "WORKERS",
+    "NodeSide",
+    "Operation",
+    "TorilSide",
+    "TorilWorker",
+    "refusal_of",
+]
 
 Json = Any
 LOCK_MS: Final = 30_000
@@ -34,6 +48,7 @@ WORKERS: Final[dict[str, dict[str, Json]]] = {
         "removeOnComplete": {"count": 2},
         "removeOnFail": {"age": 5},
         "maxStalledCount": 0,
+        "maxStartedAttempts": 3,
     },
 }
 """The workers that moves are made for, with the options that change what a move leaves."""
@@ -55,22 +70,38 @@ class NodeSide:
 
 @dataclass(slots=True)
 class TorilSide:
-    """toril's scripts on a queue, told what time it is."""
+    """toril's queue, and the deciding part of a worker of each kind."""
 
     keys: QueueKeys
     client: redis.Redis
-    scripts: Scripts
-    now_ms: int = 0
+    clock: TurnedClock
+    queue: Queue
+    workers: dict[str, TorilWorker] = field(default_factory=dict[str, "TorilWorker"])
 
-    def record(self, job_id: str) -> dict[str, str]:
-        """Read a job, as every move of the reference client on a job begins."""
-        record = self.record_if_any(job_id)
-        if not record:
-            raise JobNotFoundError(job_id)
-        return record
 
-    def record_if_any(self, job_id: str) -> dict[str, str]:
-        return cast("dict[str, str]", self.client.hgetall(self.keys.job(job_id)))
+class TorilWorker:
+    """What a worker knows and decides, without its loops: ends of jobs pile up until they are sent."""
+
+    def __init__(self, queue: Queue, settings: Settings) -> None:
+        self.settings = settings
+        self.running = Running(queue, settings, None, self._ended, self._dropped, self._tell)
+        self.ends: list[FinishedJob] = []
+        self.is_refused = False
+
+    def _ended(self, claim: Claim, end: FinishedJob) -> None:
+        self.ends.append(end)
+
+    def _dropped(self, claim: Claim) -> None: ...
+
+    def _tell(self, event: str, *args: object) -> None:
+        self.is_refused = self.is_refused or event == "lock_lost"
+
+    def fetch(self, want: int, token: str) -> Fetch:
+        return Fetch(want, token, self.settings.lock_ms, self.settings.name, self.settings.limiter)
+
+    def take_ends(self) -> list[FinishedJob]:
+        ends, self.ends = self.ends, []
+        return ends
 
 
 Move = Callable[..., Awaitable[Json]]
@@ -86,36 +117,30 @@ class Operation:
 
 # --- adding ---
 
+NewJobs = list[tuple[str, Json, dict[str, Json]]]
+
 
 async def node_add(side: NodeSide, name: str, data: Json, options: dict[str, Json]) -> Json:
-    return (await side.queue.add(name, data, **options))["id"]
+    return (await side.queue.add(name, _payload(data), **options))["id"]
 
 
 async def toril_add(side: TorilSide, name: str, data: Json, options: dict[str, Json]) -> Json:
-    return (await side.scripts.add_job([_new(side, name, data, options)]))[0]
+    return (await side.queue.add(name, data, **_spelt(options))).id
 
 
-async def node_add_bulk(side: NodeSide, jobs: list[tuple[str, Json, dict[str, Json]]]) -> Json:
-    bulk = [{"name": name, "data": data, "opts": options} for name, data, options in jobs]
+async def node_add_bulk(side: NodeSide, jobs: NewJobs) -> Json:
+    bulk = [{"name": name, "data": _payload(data), "opts": options} for name, data, options in jobs]
     return [job["id"] for job in await side.queue.call("addBulk", bulk)]
 
 
-async def toril_add_bulk(side: TorilSide, jobs: list[tuple[str, Json, dict[str, Json]]]) -> Json:
-    return await side.scripts.add_job([_new(side, *job) for job in jobs]) if jobs else []
+async def toril_add_bulk(side: TorilSide, jobs: NewJobs) -> Json:
+    bulk = [NewJob(name, data, _spelt(options)) for name, data, options in jobs]
+    return [job.id for job in await side.queue.add_bulk(bulk)]
 
 
-def _new(side: TorilSide, name: str, data: Json, options: dict[str, Json]) -> NewRecord:
-    prepared = prepare({_SPELLING.get(key, key): _spelt(key, value) for key, value in options.items()})
-    return NewRecord(
-        prepared.job_id,
-        name,
-        dumps(data),
-        prepared.stored,
-        prepared.timestamp or side.now_ms,
-        prepared.delay_ms,
-        prepared.priority,
-        prepared.lifo,
-    )
+def _payload(data: Json) -> Json:
+    """toril's None is no payload, which in Node is undefined and not null."""
+    return UNDEFINED if data is None else data
 
 
 _SPELLING: Final = {
@@ -128,34 +153,37 @@ _SPELLING: Final = {
 }
 
 
-def _spelt(key: str, value: Json) -> Json:
-    """Return an option of Node's as a user of toril writes it."""
-    match key, value:
-        case "delay", _:
-            return value / 1000
-        case "backoff", {"type": "fixed", "delay": delay}:
-            return Fixed(delay / 1000)
-        case "backoff", {"type": "exponential", "delay": delay}:
-            return Exponential(delay / 1000)
-        case "backoff", _:
-            return value / 1000
-        case (("removeOnComplete" | "removeOnFail"), dict()):
-            return KeepJobs(**value)
-        case _:
-            return value
+def _spelt(options: dict[str, Json]) -> JobOptions:
+    """Return options of Node's as a user of toril writes them."""
+
+    def value_of(key: str, value: Json) -> Json:
+        match key, value:
+            case "delay", _:
+                return value / 1000
+            case "backoff", {"type": "fixed", "delay": delay}:
+                return Fixed(delay / 1000)
+            case "backoff", {"type": "exponential", "delay": delay}:
+                return Exponential(delay / 1000)
+            case "backoff", _:
+                return value / 1000
+            case (("removeOnComplete" | "removeOnFail"), dict()):
+                return KeepJobs(**cast("dict[str, int]", value))
+            case _:
+                return value
+
+    return cast(JobOptions, {_SPELLING.get(key, key): value_of(key, value) for key, value in options.items()})
 
 
 # --- running ---
 
 
 async def node_take(side: NodeSide, token: str, worker: str = "plain") -> Json:
-    job = await side.ask("take", worker, token=token)
-    return job and (job["id"], job["name"], job["data"])
+    return _seen_by_node(await side.ask("take", worker, token=token))
 
 
 async def toril_take(side: TorilSide, token: str, worker: str = "plain") -> Json:
-    fetched = await side.scripts.move_to_active(side.now_ms, _fetch(1, token, worker))
-    return _seen(fetched.jobs)[0] if fetched.jobs else None
+    taken = await toril_take_many(side, token, 1, worker)
+    return taken[0] if taken else None
 
 
 async def node_take_many(side: NodeSide, token: str, want: int, worker: str = "plain") -> Json:
@@ -170,7 +198,8 @@ async def node_take_many(side: NodeSide, token: str, want: int, worker: str = "p
 
 
 async def toril_take_many(side: TorilSide, token: str, want: int, worker: str = "plain") -> Json:
-    return _seen((await side.scripts.move_to_active(side.now_ms, _fetch(want, token, worker))).jobs)
+    fetch = side.workers[worker].fetch(want, token)
+    return _seen_by_toril(side, (await side.queue.scripts.move_to_active(side.clock.now_ms(), fetch)).jobs)
 
 
 async def node_complete(
@@ -190,32 +219,27 @@ async def toril_complete(
 async def node_fail(
     side: NodeSide, job: str, token: str, error: str, unrecoverable: bool = False, worker: str = "plain"
 ) -> Json:
-    told = {"message": error, "stack": _stack(error), "unrecoverable": unrecoverable}
-    await side.ask("fail", worker, jobId=job, token=token, error=told)
+    """An attempt fails: the job runs again now, later, or never."""
+    try:
+        told = _told(_error(error, unrecoverable))
+        await side.ask("fail", worker, jobId=job, token=token, error=told)
+    except NodeError as refused:
+        refusal_of(refused)
+        return "refused"
+    return None
 
 
 async def toril_fail(
     side: TorilSide, job: str, token: str, error: str, unrecoverable: bool = False, worker: str = "plain"
 ) -> Json:
-    """What a worker decides after a failure: run again now, later, or never."""
-    record = side.record(job)
-    options = StoredOptions.parse(record["opts"])
-    made = int(record.get("atm", 0)) + 1
-    if unrecoverable or made >= options.attempts:
-        end = _failed(side, job, token, error, worker)
-        codes, _ = await side.scripts.move_to_finished(side.now_ms, [end], _fetch(0, token, worker))
-        if codes[0]:
-            raise refusal(codes[0], job)
-        return None
-    wait = wait_ms(options.backoff, made)
-    traces = _traces(record, options, error)
-    if wait:
-        await side.scripts.move_to_delayed(
-            side.now_ms, job, token, wait, counts=True, failed_reason=error, stacktrace=traces
-        )
-    else:
-        await side.scripts.retry_job(side.now_ms, job, token, error, traces, lifo=options.lifo)
-    return None
+    actor = side.workers[worker]
+    actor.is_refused = False
+    await actor.running.fail(_claim(side, job, token), _error(error, unrecoverable))
+    ends = actor.take_ends()
+    if ends:
+        codes, _ = await side.queue.scripts.move_to_finished(side.clock.now_ms(), ends, actor.fetch(0, token))
+        actor.is_refused = codes != [0]
+    return "refused" if actor.is_refused else None
 
 
 async def node_finish_many(
@@ -232,7 +256,7 @@ async def node_finish_many(
         job, token = end["job"], end["token"]
         try:
             if "error" in end:
-                told = {"message": end["error"], "stack": _stack(end["error"]), "unrecoverable": True}
+                told = _told(_error(end["error"], True))
                 fetched = await side.ask("fail", worker, jobId=job, token=token, error=told, fetchNext=fetch)
             else:
                 fetched = await side.ask(
@@ -243,7 +267,7 @@ async def node_finish_many(
             codes.append(refusal_of(error))
             fetched = await side.ask("take", worker, token=token) if fetch else None
         if fetched:
-            taken.append((fetched["id"], fetched["name"], fetched["data"]))
+            taken.append(_seen_by_node(fetched))
             taken += await node_take_many(side, token, want - 1, worker)
     return codes, taken
 
@@ -251,47 +275,17 @@ async def node_finish_many(
 async def toril_finish_many(
     side: TorilSide, ends: list[dict[str, Json]], want: int, worker: str = "plain"
 ) -> Json:
-    finished: list[FinishedJob] = []
+    actor = side.workers[worker]
     for end in ends:
-        job, token = end["job"], end["token"]
+        claim = _claim(side, end["job"], end["token"])
         if "error" in end:
-            finished.append(_failed(side, job, token, end["error"], worker))
+            await actor.running.fail(claim, _error(end["error"], True))
         else:
-            finished.append(_completed(side, job, token, end["value"], worker))
-    fetch = _fetch(want, ends[-1]["token"], worker)
-    codes, fetched = await side.scripts.move_to_finished(side.now_ms, finished, fetch)
-    return [code and refusal_of(refusal(code, "")) for code in codes], _seen(fetched.jobs)
-
-
-def _completed(side: TorilSide, job: str, token: str, value: Json, worker: str) -> FinishedJob:
-    options = StoredOptions.parse(side.record_if_any(job).get("opts", ""))
-    keep = options.keep_completed or keep_rule(WORKERS[worker].get("removeOnComplete")) or KeepRule()
-    return FinishedJob(job, token, "completed", dumps(value), "", options.attempts, keep)
-
-
-def _failed(side: TorilSide, job: str, token: str, error: str, worker: str) -> FinishedJob:
-    record = side.record_if_any(job)
-    options = StoredOptions.parse(record.get("opts", ""))
-    keep = options.keep_failed or keep_rule(WORKERS[worker].get("removeOnFail")) or KeepRule()
-    return FinishedJob(job, token, "failed", error, _traces(record, options, error), options.attempts, keep)
-
-
-def _fetch(want: int, token: str, worker: str) -> Fetch:
-    return Fetch(want, token, LOCK_MS, WORKERS[worker].get("name", ""))
-
-
-def _seen(jobs: list[tuple[str, dict[str, str]]]) -> list[Json]:
-    return [(job_id, record["name"], loads(record["data"])) for job_id, record in jobs]
-
-
-def _stack(error: str) -> str:
-    return f"Error: {error}\n    at work (job.js:1:1)"
-
-
-def _traces(record: dict[str, str], options: StoredOptions, error: str) -> str:
-    traces = [*loads(record.get("stacktrace", "[]")), _stack(error)]
-    limit = options.stack_trace_limit
-    return dumps(traces if limit is None else traces[len(traces) - limit :] if limit else [])
+            actor.running._complete(claim, dumps(end["value"]))
+    codes, fetched = await side.queue.scripts.move_to_finished(
+        side.clock.now_ms(), actor.take_ends(), actor.fetch(want, ends[-1]["token"])
+    )
+    return [code and refusal_of(refusal(code, "")) for code in codes], _seen_by_toril(side, fetched.jobs)
 
 
 async def node_delay(side: NodeSide, job: str, token: str, until: int, worker: str = "plain") -> Json:
@@ -299,8 +293,8 @@ async def node_delay(side: NodeSide, job: str, token: str, until: int, worker: s
 
 
 async def toril_delay(side: TorilSide, job: str, token: str, until: int, worker: str = "plain") -> Json:
-    side.record(job)
-    await side.scripts.move_to_delayed(side.now_ms, job, token, max(0, until - side.now_ms), counts=False)
+    now_ms = side.clock.now_ms()
+    await side.queue.scripts.move_to_delayed(now_ms, job, token, max(0, until - now_ms), counts=False)
 
 
 async def node_give_back(side: NodeSide, job: str, token: str) -> Json:
@@ -308,7 +302,7 @@ async def node_give_back(side: NodeSide, job: str, token: str) -> Json:
 
 
 async def toril_give_back(side: TorilSide, job: str, token: str) -> Json:
-    return await side.scripts.move_to_wait(job, token)
+    return await side.queue.scripts.move_to_wait(job, token)
 
 
 async def node_extend_locks(side: NodeSide, jobs: list[str], tokens: list[str]) -> Json:
@@ -316,7 +310,7 @@ async def node_extend_locks(side: NodeSide, jobs: list[str], tokens: list[str]) 
 
 
 async def toril_extend_locks(side: TorilSide, jobs: list[str], tokens: list[str]) -> Json:
-    return await side.scripts.extend_locks(LOCK_MS, zip(jobs, tokens, strict=True))
+    return await side.queue.scripts.extend_locks(LOCK_MS, zip(jobs, tokens, strict=True))
 
 
 async def node_stalled(side: NodeSide, worker: str = "plain") -> Json:
@@ -324,8 +318,37 @@ async def node_stalled(side: NodeSide, worker: str = "plain") -> Json:
 
 
 async def toril_stalled(side: TorilSide, worker: str = "plain") -> Json:
-    most = WORKERS[worker].get("maxStalledCount", 1)
-    return await side.scripts.move_stalled_jobs_to_wait(side.now_ms, most, 30_000)
+    settings = side.workers[worker].settings
+    return await side.queue.scripts.move_stalled_jobs_to_wait(
+        side.clock.now_ms(), settings.max_stalled, settings.stalled_ms
+    )
+
+
+def _error(text: str, unrecoverable: bool) -> Exception:
+    return UnrecoverableError(text) if unrecoverable else ValueError(text)
+
+
+def _told(error: Exception) -> dict[str, Json]:
+    """Return the same error for Node to raise; its stack is the text that toril stores."""
+    return {
+        "message": str(error),
+        "stack": "".join(traceback.format_exception(error)),
+        "unrecoverable": isinstance(error, UnrecoverableError),
+    }
+
+
+def _claim(side: TorilSide, job_id: str, token: str) -> Claim:
+    record = cast("dict[str, str]", side.client.hgetall(side.keys.job(job_id)))
+    return Claim(Job(side.queue, job_id, record, token), token)
+
+
+def _seen_by_node(job: Json) -> Json:
+    return job and (job["id"], job["name"], job["data"])
+
+
+def _seen_by_toril(side: TorilSide, jobs: Iterable[tuple[str, dict[str, str]]]) -> Json:
+    found = (Job[Json](side.queue, job_id, record) for job_id, record in jobs)
+    return [(job.id, job.name, job.data) for job in found]
 
 
 # --- changing ---
@@ -336,8 +359,7 @@ async def node_promote(side: NodeSide, job: str) -> Json:
 
 
 async def toril_promote(side: TorilSide, job: str) -> Json:
-    side.record(job)
-    await side.scripts.promote(job)
+    await (await side.queue.get_job_or_raise(job)).promote()
 
 
 async def node_retry(
@@ -350,22 +372,17 @@ async def node_retry(
 async def toril_retry(
     side: TorilSide, job: str, state: Json, reset_made: bool = False, reset_started: bool = False
 ) -> Json:
-    options = StoredOptions.parse(side.record(job)["opts"])
-    await side.scripts.reprocess_job(
-        job,
-        state,
-        lifo=options.lifo,
-        reset_attempts_made=reset_made,
-        reset_attempts_started=reset_started,
+    await (await side.queue.get_job_or_raise(job)).retry(
+        state, reset_attempts_made=reset_made, reset_attempts_started=reset_started
     )
 
 
 async def node_progress(side: NodeSide, job: str, value: Json) -> Json:
-    await side.queue.call("updateJobProgress", job, value)
+    await side.queue.on_job(job, "updateProgress", value)
 
 
 async def toril_progress(side: TorilSide, job: str, value: Json) -> Json:
-    await side.scripts.update_progress(job, "", dumps(value))
+    await (await side.queue.get_job_or_raise(job)).update_progress(value)
 
 
 async def node_log(side: NodeSide, job: str, row: str) -> Json:
@@ -373,8 +390,7 @@ async def node_log(side: NodeSide, job: str, row: str) -> Json:
 
 
 async def toril_log(side: TorilSide, job: str, row: str) -> Json:
-    options = StoredOptions.parse(side.record(job)["opts"])
-    return await side.scripts.add_log(job, "", row, options.keep_logs)
+    return await (await side.queue.get_job_or_raise(job)).log(row)
 
 
 async def node_update_data(side: NodeSide, job: str, data: Json) -> Json:
@@ -382,7 +398,7 @@ async def node_update_data(side: NodeSide, job: str, data: Json) -> Json:
 
 
 async def toril_update_data(side: TorilSide, job: str, data: Json) -> Json:
-    await side.scripts.update_data(job, "", dumps(data))
+    await (await side.queue.get_job_or_raise(job)).update_data(data)
 
 
 async def node_pause(side: NodeSide) -> Json:
@@ -390,7 +406,7 @@ async def node_pause(side: NodeSide) -> Json:
 
 
 async def toril_pause(side: TorilSide) -> Json:
-    await side.scripts.pause("pause")
+    await side.queue.pause()
 
 
 async def node_resume(side: NodeSide) -> Json:
@@ -398,9 +414,7 @@ async def node_resume(side: NodeSide) -> Json:
 
 
 async def toril_resume(side: TorilSide) -> Json:
-    if await side.scripts.pause("resume"):
-        while await side.scripts.pause("continue"):
-            pass
+    await side.queue.resume()
 
 
 # --- reading ---
@@ -411,7 +425,66 @@ async def node_state(side: NodeSide, job: str) -> Json:
 
 
 async def toril_state(side: TorilSide, job: str) -> Json:
-    return await side.scripts.get_state(job)
+    return await side.queue.get_job_state(job)
+
+
+async def node_counts(side: NodeSide) -> Json:
+    return sorted((await side.queue.call("getJobCounts")).items())
+
+
+async def toril_counts(side: TorilSide) -> Json:
+    return sorted((await side.queue.get_job_counts()).items())
+
+
+async def node_jobs(side: NodeSide, states: list[Json], start: int, end: int, ascending: bool) -> Json:
+    return [job["id"] for job in await side.queue.call("getJobs", states, start, end, ascending)]
+
+
+async def toril_jobs(side: TorilSide, states: list[Json], start: int, end: int, ascending: bool) -> Json:
+    return [job.id for job in await side.queue.get_jobs(states, start, end, ascending=ascending)]
+
+
+async def node_logs(side: NodeSide, job: str, start: int, end: int, ascending: bool) -> Json:
+    found = await side.queue.call("getJobLogs", job, start, end, ascending)
+    return found["logs"], found["count"]
+
+
+async def toril_logs(side: TorilSide, job: str, start: int, end: int, ascending: bool) -> Json:
+    found = await side.queue.get_job_logs(job, start, end, ascending=ascending)
+    return found.logs, found.count
+
+
+async def node_is_paused(side: NodeSide) -> Json:
+    return await side.queue.call("isPaused")
+
+
+async def toril_is_paused(side: TorilSide) -> Json:
+    return await side.queue.is_paused()
+
+
+async def node_job(side: NodeSide, job: str) -> Json:
+    """Every property that both clients give a job, in one order."""
+    read = await side.queue.job(job)
+    if read is None:
+        return None
+    return [
+        read["id"], read["name"], read["data"], read["timestamp"], read["delay"], read["priority"],
+        read["attemptsMade"], read["attemptsStarted"], read["stalledCounter"], read["progress"],
+        read["returnvalue"], read.get("failedReason"), read["stacktrace"], read.get("processedOn"),
+        read.get("finishedOn"), read.get("processedBy"), read["opts"]["attempts"], read["opts"].get("backoff"),
+    ]  # fmt: skip
+
+
+async def toril_job(side: TorilSide, job: str) -> Json:
+    read = await side.queue.get_job(job)
+    if read is None:
+        return None
+    return [
+        read.id, read.name, read.data, read.timestamp, read.delay, read.priority,
+        read.attempts_made, read.attempts_started, read.stalled_counter, read.progress,
+        read.return_value, read.failed_reason, read.stacktrace, read.processed_on,
+        read.finished_on, read.processed_by, read.options.attempts, read.options.backoff,
+    ]  # fmt: skip
 
 
 # --- what happens to both: the same bare command on either side ---
@@ -425,12 +498,9 @@ def _command(*command: str) -> Operation:
 
     async def send(side: NodeSide | TorilSide, **args: Json) -> None:
         filled = [part.format(**args) for part in command]
-        side.client.execute_command(
-            *(
-                side.keys.key(part.removeprefix("key ")) if part.startswith("key ") else part
-                for part in filled
-            )
-        )
+        parts = [side.keys.key(part[4:]) if part.startswith("key ") else part for part in filled]
+        client: Any = side.client
+        client.execute_command(*parts)
 
     return Operation(send, send)
 
@@ -455,6 +525,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "pause": Operation(node_pause, toril_pause),
     "resume": Operation(node_resume, toril_resume),
     "state": Operation(node_state, toril_state),
+    "counts": Operation(node_counts, toril_counts),
+    "jobs": Operation(node_jobs, toril_jobs),
+    "logs": Operation(node_logs, toril_logs),
+    "is_paused": Operation(node_is_paused, toril_is_paused),
+    "job": Operation(node_job, toril_job),
     "lock_runs_out": _command("DEL", "key {job}:lock"),
     "interval_passes": _command("DEL", "key stalled-check"),
     "old_version_pauses": _command("RENAME", "key wait", "key paused"),

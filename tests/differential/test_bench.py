@@ -18,7 +18,8 @@ async def _nothing(side: NodeSide, **_: Json) -> None: ...
 
 def _on_toril_only(*command: str) -> Operation:
     async def send(side: TorilSide) -> None:
-        side.client.execute_command(command[0], side.keys.key(command[1]), *command[2:])
+        client: Any = side.client
+        client.execute_command(command[0], side.keys.key(command[1]), *command[2:])
 
     return Operation(_nothing, send)
 

@@ -39,7 +39,7 @@ RETENTION = st.sampled_from(
 BACKOFF = st.sampled_from(
     [5, {"type": "fixed", "delay": 5}, {"type": "fixed", "delay": 0}, {"type": "exponential", "delay": 400}]
 )
-OPTIONS = st.one_of(
+OPTIONS: st.SearchStrategy[dict[str, Json]] = st.one_of(
     st.just({}),
     st.fixed_dictionaries(
         {},
@@ -109,7 +109,17 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     step("progress", job=ANY, value=DATA),
     step("log", job=ANY, row=st.just("row")),
     step("update_data", job=ANY, data=DATA),
-    step("state", job=ANY),
+    step("job", job=ANY),
+    st.just(("counts", {})),
+    step(
+        "jobs",
+        states=st.lists(
+            st.sampled_from(["active", "waiting", "delayed", "prioritized", "failed"]), max_size=2
+        ),
+        start=st.integers(-2, 3),
+        end=st.integers(-2, 3),
+        ascending=st.booleans(),
+    ),
     step("pause"),
     step("resume"),
     step("time_passes", ms=st.sampled_from([1, 5, 1000, 3000])),

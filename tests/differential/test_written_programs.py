@@ -93,6 +93,18 @@ def state(job: str) -> Step:
     return "state", {"job": job}
 
 
+def jobs(*states: str, start: int = 0, end: int = -1, ascending: bool = False) -> Step:
+    return "jobs", {"states": list(states), "start": start, "end": end, "ascending": ascending}
+
+
+def logs(job: str, start: int = 0, end: int = -1, *, ascending: bool = True) -> Step:
+    return "logs", {"job": job, "start": start, "end": end, "ascending": ascending}
+
+
+def job(job: str) -> Step:
+    return "job", {"job": job}
+
+
 def time_passes(ms: int) -> Step:
     return "time_passes", {"ms": ms}
 
@@ -113,11 +125,14 @@ MARKER_IS_POPPED: Step = ("marker_is_popped", {})
 
 FIXED = {"type": "fixed", "delay": 1000}
 EXPONENTIAL = {"type": "exponential", "delay": 1000}
-RICH = {"text": 'blå/\\"\n', "list": [], "null": None, "number": 1.5, "nested": {"a": [1, {"b": True}]}}
+RICH: Json = {"text": 'blå/\\"\n', "list": [], "null": None, "number": 1.5, "nested": {"a": [1, {"b": True}]}}
+
+ANY: list[Json] = [[], 0, "", "text", False, 1.5, "\u2028 \U0001f402"]
+KEEPING: list[Json] = [True, False, 0, 3, {"count": 3}, {"age": 60}, {"age": 60, "count": 3, "limit": 10}]
 
 ADDING: dict[str, list[Step]] = {
     "standard": [add(), add("b", {"x": 1}), add("c", RICH)],
-    "any data": [add(data=data) for data in ([], 0, "", "text", False, 1.5, "\u2028 \U0001f402")],
+    "any data": [add(data=data) for data in ANY],
     "lifo": [add(), add(lifo=True), add(), add(lifo=True), add(lifo=False)],
     "delayed": [add(delay=5000), add(delay=1), add(delay=60_000), add()],
     "delayed by nothing": [add(delay=0)],
@@ -143,10 +158,7 @@ ADDING: dict[str, list[Step]] = {
         )
     ],
     "a bare backoff": [add(attempts=3, backoff=250)],
-    "retention of every form": [
-        add(removeOnComplete=value, removeOnFail=value)
-        for value in (True, False, 0, 3, {"count": 3}, {"age": 60}, {"age": 60, "count": 3, "limit": 10})
-    ],
+    "retention of every form": [add(removeOnComplete=value, removeOnFail=value) for value in KEEPING],
     "bulk": [bulk({}, {"lifo": True}, {"delay": 500}, {"priority": 2}, {"jobId": "x"}, {"jobId": "x"}, {})],
     "bulk of one kind": [bulk(*[{}] * 30), bulk(*[{"priority": 3}] * 30), bulk(*[{"delay": 5}] * 30)],
     "bulk into a queue that holds some": [add(), add(lifo=True), bulk({}, {"lifo": True}, {}, {"lifo": True})],
@@ -292,7 +304,8 @@ FINISHING: dict[str, list[Step]] = {
     "not active": [add(), complete("1"), fail("1")],
     "many": [*[add()] * 5, take_many(4), finish_many(0, done("1"), done("2")), finish_many(0, done("3"), done("4"))],
     "many and the next": [
-        *[add()] * 8, take_many(4), finish_many(2, done("1"), failed("2"), done("3", value=3)), finish_many(9, done("4"))
+        *[add()] * 8, take_many(4), finish_many(2, done("1"), failed("2"), done("3", value=3)),
+        finish_many(9, done("4")),
     ],
     "many, the last of all": [*[add()] * 3, take_many(3), finish_many(3, done("1"), done("2"), failed("3"))],
     "many with a refusal among them": [
@@ -327,6 +340,14 @@ STEERING: dict[str, list[Step]] = {
         add(), take(), delay("1", START_MS + 5, "t2"), lock_runs_out("1"), delay("1", START_MS + 5)
     ],
     "a step delays itself, not active": [add(), delay("1", START_MS + 5), delay("nobody", START_MS + 5)],
+    "started too often": [
+        add(attempts=9, backoff=FIXED),
+        *[
+            step
+            for _ in range(3)
+            for step in (take(worker="named"), fail("1", worker="named"), time_passes(1000))
+        ],
+    ],
     "given back": [add(), add(), take(), give_back("1"), take()],
     "given back, prioritized": [*[add(priority=2)] * 3, take(), give_back("1"), take()],
     "given back while paused": [add(), take(), PAUSE, give_back("1")],
@@ -373,7 +394,9 @@ STALLING: dict[str, list[Step]] = {
     "seen once it stays": [add(), take(), lock_runs_out("1"), stalled()],
     "seen twice it goes back": [add(), take(), lock_runs_out("1"), stalled(), INTERVAL_PASSES, stalled(), take("t2")],
     "checked too soon": [add(), take(), lock_runs_out("1"), stalled(), stalled()],
-    "extended in between": [add(), take(), stalled(), extend(("1", "t1")), lock_runs_out("1"), INTERVAL_PASSES, stalled()],
+    "extended in between": [
+        add(), take(), stalled(), extend(("1", "t1")), lock_runs_out("1"), INTERVAL_PASSES, stalled()
+    ],
     "finished in between": [add(), take(), stalled(), complete("1"), INTERVAL_PASSES, stalled()],
     "goes before those that wait": [
         add(), take(), add(), lock_runs_out("1"), stalled(), INTERVAL_PASSES, stalled(), take("t2")
@@ -403,17 +426,56 @@ STALLING: dict[str, list[Step]] = {
 }  # fmt: skip
 
 WRITING: dict[str, list[Step]] = {
-    "progress": [add(), progress("1", 50), take(), progress("1", {"a": [1, None]}), progress("1", "half"), progress("1", 0)],
+    "progress": [
+        add(), progress("1", 50), take(), progress("1", {"a": [1, None]}), progress("1", "half"), progress("1", 0)
+    ],
     "progress of nobody": [progress("nobody", 1)],
     "progress of a finished job": [add(), take(), complete("1"), progress("1", 100)],
     "logs": [add(), log("1", "one"), take(), log("1", "two å"), log("1", "")],
     "logs within their limit": [add(keepLogs=2), *[log("1", str(n)) for n in range(4)]],
     "logs of nobody": [log("nobody", "row")],
-    "data": [add(data={"a": 1}), update_data("1", {"b": [2]}), take(), update_data("1", None), update_data("nobody", 1)],
+    "data": [
+        add(data={"a": 1}), update_data("1", {"b": [2]}), take(), update_data("1", None), update_data("nobody", 1)
+    ],
     "states": [
         add(), add(delay=5), add(priority=1), *[state(n) for n in "1239"], take(), state("1"), complete("1"),
         state("1"), take(), fail("3"), state("3"), PAUSE, state("2"),
     ],
+}  # fmt: skip
+
+ONE_OF_EACH: list[Step] = [
+    *[add()] * 3, *[add(delay=5)] * 3, *[add(priority=2)] * 3, add(removeOnFail=False, lifo=True), take("t1"),
+    fail("10"), take("t2"), complete("1", "t2", value={"ok": True}), take("t3"),
+]  # fmt: skip
+"""Ten jobs, at least one in each state."""
+STATES = ("active", "completed", "delayed", "failed", "prioritized", "waiting")
+RANGES = [(0, -1), (0, 0), (1, 1), (1, -1), (0, -2), (-1, -1), (-2, -1), (5, 9), (2, 1)]
+
+READING: dict[str, list[Step]] = {
+    "counts of nothing": [("counts", {})],
+    "counts": [*ONE_OF_EACH, ("counts", {}), PAUSE, ("counts", {})],
+    "jobs of nothing": [jobs(*STATES)],
+    "jobs of each state": [*ONE_OF_EACH, *[jobs(s, ascending=up) for s in STATES for up in (True, False)]],
+    "jobs of all states": [*ONE_OF_EACH, jobs(*STATES), jobs(*STATES, ascending=True), jobs("waiting", "waiting")],
+    "a part of a list": [
+        *[add()] * 5, *[jobs("waiting", start=a, end=b, ascending=up) for a, b in RANGES for up in (True, False)]
+    ],
+    "a part of a sorted set": [
+        *[add(delay=5)] * 5, *[jobs("delayed", start=a, end=b, ascending=up) for a, b in RANGES for up in (True, False)]
+    ],
+    "logs of nothing": [add(), logs("1"), logs("nobody")],
+    "a part of the logs": [
+        add(), *[log("1", str(n)) for n in range(5)],
+        *[logs("1", a, b, ascending=up) for a, b in RANGES for up in (True, False)],
+    ],
+    "nobody": [job("nobody"), state("nobody")],
+    "a job in each state": [*ONE_OF_EACH, *[job(str(n)) for n in range(1, 11)]],
+    "a job through its life": [
+        add("a", {"x": 1}, attempts=3, backoff=EXPONENTIAL, priority=4), job("1"), take(worker="named"), job("1"),
+        progress("1", [1]), job("1"), fail("1"), job("1"), time_passes(1000), take(), job("1"), fail("1"),
+        promote("1"), job("1"), take(), complete("1", value="at last"), job("1"), retry("1", "completed"), job("1"),
+    ],
+    "is paused": [("is_paused", {}), PAUSE, ("is_paused", {}), RESUME, ("is_paused", {})],
 }  # fmt: skip
 
 PROGRAMS = {
@@ -425,6 +487,7 @@ PROGRAMS = {
         "steering": STEERING,
         "stalling": STALLING,
         "writing": WRITING,
+        "reading": READING,
     }.items()
     for case, program in programs.items()
 }

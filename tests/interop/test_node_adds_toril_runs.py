@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -44,7 +45,13 @@ async def test_toril_runs_what_node_adds(
     queue: Queue, node_queue: NodeQueue, node_events: NodeEvents, options: dict[str, Json]
 ) -> None:
     """A job runs with its data whatever its options are, and Node sees it complete."""
-    data = {"text": 'blå/\\"', "list": [], "null": None, "number": 1.5, "nested": {"a": [1, {"b": None}]}}
+    data: Json = {
+        "text": 'blå/\\"',
+        "list": [],
+        "null": None,
+        "number": 1.5,
+        "nested": {"a": [1, {"b": None}]},
+    }
     added = await node_queue.add("echo", data, **options)
 
     async with Worker(queue, echo):
@@ -85,7 +92,7 @@ async def test_no_data_is_an_empty_object(queue: Queue, node_queue: NodeQueue) -
 
 async def test_jobs_run_in_nodes_order(queue: Queue, node_queue: NodeQueue, node_events: NodeEvents) -> None:
     """LIFO jobs first, newest first; then the line; then priorities, lowest number first, in order of arrival."""
-    for name, options in [
+    adds: list[tuple[str, dict[str, Json]]] = [
         ("line 1", {}),
         ("priority 5", {"priority": 5}),
         ("lifo 1", {"lifo": True}),
@@ -93,7 +100,8 @@ async def test_jobs_run_in_nodes_order(queue: Queue, node_queue: NodeQueue, node
         ("priority 5 again", {"priority": 5}),
         ("line 2", {}),
         ("lifo 2", {"lifo": True}),
-    ]:
+    ]
+    for name, options in adds:
         await node_queue.add(name, {}, **options)
     ran: list[str] = []
 
@@ -258,7 +266,7 @@ async def test_toril_retries_with_nodes_backoff(
     async with Worker(queue, third_time_lucky, backoff_strategy=wait):
         await node_events.event("completed", added["id"])
 
-    waits = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(starts)]
     assert all(gap <= wait < gap + 2000 for wait, gap in zip(waits, gaps, strict=True)), waits
     read = await node_queue.job(added["id"])
     assert read is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -73,7 +74,13 @@ async def test_node_runs_what_toril_adds(
     as_node_reads_them: Json,
 ) -> None:
     """A job runs with its data whatever its options are, and Node reads the options under its own names."""
-    data = {"text": 'blå/\\"', "list": [], "null": None, "number": 1.5, "nested": {"a": [1, {"b": None}]}}
+    data: Json = {
+        "text": 'blå/\\"',
+        "list": [],
+        "null": None,
+        "number": 1.5,
+        "nested": {"a": [1, {"b": None}]},
+    }
     job = await queue.add("echo", data, **options)
 
     async with NodeWorker(node, "tests", ECHO, prefix=prefix):
@@ -252,7 +259,7 @@ async def test_node_retries_with_torils_backoff(
         assert await job.result(timeout=10) == "done"
 
     starts = [event.args[0]["processedOn"] for event in worker.told("active")]
-    waits = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(starts)]
     assert all(gap <= wait < gap + 2000 for wait, gap in zip(waits, gaps, strict=True)), waits
     read = await queue.get_job(job.id)
     assert read is not None

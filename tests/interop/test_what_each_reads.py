@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toril import Job, Queue, QueueEvents, Worker
+from toril import Job, Queue, QueueEvents, State, Worker
 
 from .node import Node, NodeEvents, NodeQueue, NodeWorker
 
@@ -103,13 +103,14 @@ async def test_torils_getters_read_what_node_wrote(
     assert {state: count for state, count in counts.items() if count} == {
         "completed": 1, "failed": 1, "delayed": 1, "waiting": 1, "prioritized": 1,
     }  # fmt: skip
-    for state, added in [
-        ("completed", good),
-        ("failed", bad),
-        ("delayed", later),
-        ("waiting", waiting),
-        ("prioritized", urgent),
-    ]:
+    states: dict[State, dict[str, Json]] = {
+        "completed": good,
+        "failed": bad,
+        "delayed": later,
+        "waiting": waiting,
+        "prioritized": urgent,
+    }
+    for state, added in states.items():
         assert await queue.get_job_state(added["id"]) == state
         assert [found.id for found in await queue.get_jobs(state)] == [added["id"]]
 
