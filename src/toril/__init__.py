@@ -23,6 +23,8 @@ from .errors import (
     ParentNotFoundError,
     ParentTakenError,
     PendingChildrenError,
+    QueueNotEmptyError,
+    RateLimitError,
     SchedulerJobError,
     SerializationError,
     ServerRefusedError,
@@ -30,12 +32,16 @@ from .errors import (
     TorilError,
     TransitionError,
     UnrecoverableError,
+    WaitingChildrenError,
+    WaitingError,
 )
-from .job import Job
-from .options import JobOptions, KeepJobs
+from .flow_producer import Flow, FlowJob, FlowProducer
+from .job import Dependencies, DependencyCounts, Job
+from .options import Deduplication, JobOptions, KeepJobs, Parent
 from .processor import Processor
-from .queue import JobLogs, NewJob, Queue, find_queues
+from .queue import NewJob, Queue, find_queues
 from .queue_events import Event, QueueEvents
+from .queue_getters import JobLogs, Metrics
 from .states import State
 from .sync import SyncJob, SyncQueue
 from .worker import Worker
@@ -49,11 +55,17 @@ __all__ = [
     "Connection",
     "ConnectionLostError",
     "Custom",
+    "Deduplication",
     "DelayedError",
+    "Dependencies",
+    "DependencyCounts",
     "Event",
     "Exponential",
     "FailedChildrenError",
     "Fixed",
+    "Flow",
+    "FlowJob",
+    "FlowProducer",
     "Job",
     "JobFailedError",
     "JobLogs",
@@ -62,13 +74,17 @@ __all__ = [
     "JobOptions",
     "KeepJobs",
     "LockLostError",
+    "Metrics",
     "NewJob",
+    "Parent",
     "ParentNotFoundError",
     "ParentTakenError",
     "PendingChildrenError",
     "Processor",
     "Queue",
     "QueueEvents",
+    "QueueNotEmptyError",
+    "RateLimitError",
     "SchedulerJobError",
     "SerializationError",
     "ServerRefusedError",
@@ -79,6 +95,8 @@ __all__ = [
     "TorilError",
     "TransitionError",
     "UnrecoverableError",
+    "WaitingChildrenError",
+    "WaitingError",
     "Worker",
     "find_queues",
 ]

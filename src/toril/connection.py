@@ -144,7 +144,8 @@ class Connection:
 
     def sync_client(self) -> redis.Redis:
         """Return a new blocking client, for a thread that must not depend on an event loop."""
-        return redis.Redis.from_url(self._real_url(), **_settings(Retry(NoBackoff(), 0)))  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownArgumentType]
+        url = self._real_url()
+        return redis.Redis.from_url(url, **_settings(url, Retry(NoBackoff(), 0)))  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownArgumentType]
 
     async def learn_time(self) -> None:
         """Measure the offset to the server's clock, once per event loop.
@@ -193,8 +194,9 @@ class Connection:
         clients = self._clients.get(loop)
         if clients is None:
             # Redis.from_url reads the options that a URL may carry, such as the database or certificates.
+            url = self._real_url()
             client = redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-                self._real_url(), **_settings(AsyncRetry(NoBackoff(), 0))
+                url, **_settings(url, AsyncRetry(NoBackoff(), 0))
             )
             clients = self._clients[loop] = _LoopClients(client)
         return clients
@@ -378,8 +380,11 @@ def safe_url(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", "")) if parts.scheme else "(not a URL)"
 
 
-def _settings(retry: Any) -> dict[str, Any]:
+def _settings(url: str, retry: Any) -> dict[str, Any]:
+    # A Unix socket has nothing to keep alive, and its class of connection refuses the option.
+    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return {
+        **keepalive,
         "decode_responses": True,
         # Answers of the two protocol versions differ in type.
         "protocol": 2,
@@ -388,6 +393,5 @@ def _settings(retry: Any) -> dict[str, Any]:
         "retry_on_error": [],
         "socket_connect_timeout": _CONNECT_TIMEOUT,
         "socket_timeout": _CALL_TIMEOUT,
-        "socket_keepalive": True,
         "health_check_interval": 0,
     }

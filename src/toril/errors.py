@@ -10,6 +10,7 @@
     ├── ServerRefusedError          the server answered with an error of its own; nothing has happened
     │   └── ScriptForgottenError    it does not have the script (any more); toril sends it again by itself
     ├── SerializationError          data that cannot be stored, or read back
+    ├── QueueNotEmptyError          the queue has running jobs, which the verb would take away
     ├── TransitionError             a script refused to move a job, and changed nothing
     │   ├── JobNotFoundError        there is no such job
     │   ├── JobNotInStateError      the job is in another state than the move needs
@@ -23,7 +24,10 @@
 
     raised by processors, to steer:
     ├── UnrecoverableError          fail now, whatever attempts are left
-    └── DelayedError                run again at a given time, without counting an attempt
+    ├── DelayedError                run again at a given time, without counting an attempt
+    ├── WaitingError                run again as soon as may be, without counting an attempt
+    ├── WaitingChildrenError        run again when the children have ended, without counting an attempt
+    └── RateLimitError              run again later, and let no other job of the queue start before
 
 Messages name the job or the queue and never carry a payload, which may be private.
 """
@@ -45,6 +49,8 @@ __all__ = [
     "ParentNotFoundError",
     "ParentTakenError",
     "PendingChildrenError",
+    "QueueNotEmptyError",
+    "RateLimitError",
     "SchedulerJobError",
     "ScriptForgottenError",
     "SerializationError",
@@ -53,6 +59,8 @@ __all__ = [
     "TorilError",
     "TransitionError",
     "UnrecoverableError",
+    "WaitingChildrenError",
+    "WaitingError",
     "refusal",
 ]
 
@@ -87,6 +95,10 @@ class ScriptForgottenError(ServerRefusedError):
 
 class SerializationError(TorilError):
     """Data that is not JSON, or stored text that cannot be read back."""
+
+
+class QueueNotEmptyError(TorilError):
+    """The queue has running jobs, and was not told to take them away."""
 
 
 class TransitionError(TorilError):
@@ -188,6 +200,37 @@ class DelayedError(Exception):
     def __init__(self, until: datetime | timedelta | float) -> None:
         super().__init__(until)
         self.until = until
+
+
+class WaitingError(Exception):
+    """Raised by a processor: run this job again as soon as may be. No attempt is counted."""
+
+    def __init__(self) -> None:
+        super().__init__("waiting")
+
+
+class WaitingChildrenError(Exception):
+    """Raised by a processor: run this job again when its children have ended. No attempt is counted.
+
+    Where there is nothing to wait for, it runs again at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("waiting for children")
+
+
+class RateLimitError(Exception):
+    """Raised by a processor: a limit of somebody else is reached. No attempt is counted.
+
+    The job is given back and, for `for_`, no job of the queue is started, as after `Queue.rate_limit`.
+
+    Args:
+        for_: For how long; None leaves the limit that is set already.
+    """
+
+    def __init__(self, for_: timedelta | float | None = None) -> None:
+        super().__init__("rate limit exceeded")
+        self.for_ = for_
 
 
 # The numbers are BullMQ's; `scripts/includes/error_codes.lua` gives them the same names.

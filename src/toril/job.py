@@ -8,18 +8,20 @@ writes is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads
-from .errors import ConfigurationError, JobFailedError, SerializationError
-from .options import StoredOptions
+from .errors import ConfigurationError, JobFailedError, SerializationError, refusal
+from .options import KeepRule, StoredOptions, prepare
+from .scripts import Fetch, FinishedJob
 from .states import FinishedState, State
 
 if TYPE_CHECKING:
     from .queue import Queue
 
-__all__ = ["Job"]
+__all__ = ["Dependencies", "DependencyCounts", "Job"]
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -30,6 +32,33 @@ else:
     R_co = TypeVar("R_co", covariant=True)
 
 _MAX_LOG_ROW_BYTES = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The children of a job, by their full keys.
+
+    Attributes:
+        processed: What those that completed have returned.
+        unprocessed: Those that have not ended.
+        ignored: Why those failed whose failure was ignored.
+        failed: Those whose failure fails the parent.
+    """
+
+    processed: dict[str, Any]
+    unprocessed: list[str]
+    ignored: dict[str, str]
+    failed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyCounts:
+    """How many children a job has, by how they stand; as `Dependencies`."""
+
+    processed: int
+    unprocessed: int
+    ignored: int
+    failed: int
 
 
 class Job(Generic[R_co]):
@@ -227,6 +256,10 @@ class Job(Generic[R_co]):
         """Whether it waits for its time."""
         return await self.get_state() == "delayed"
 
+    async def is_waiting_children(self) -> bool:
+        """Whether it waits for its children."""
+        return await self.get_state() == "waiting-children"
+
     async def is_waiting(self) -> bool:
         """Whether it waits for a worker, without a priority."""
         return await self.get_state() == "waiting"
@@ -322,6 +355,185 @@ class Job(Generic[R_co]):
         await self.queue.scripts.promote(self.id)
         self._record["delay"] = "0"
 
+    async def change_delay(self, delay: Duration) -> None:
+        """Let a delayed job run so long from now.
+
+        Raises:
+            JobNotFoundError: It is gone.
+            JobNotInStateError: It is not delayed (any more).
+        """
+        delay_ms = milliseconds(delay, "delay")
+        await self.queue.scripts.change_delay(self.queue.clock.now_ms(), self.id, delay_ms)
+        self._record["delay"] = str(delay_ms)
+
+    async def change_priority(self, priority: int, *, lifo: bool = False) -> None:
+        """Give the job another priority; where it does not wait now, for when it waits again.
+
+        Args:
+            priority: 0 for none; else 1 runs first.
+            lifo: Before all others of this priority.
+
+        Raises:
+            ConfigurationError: The priority is out of range.
+            JobNotFoundError: It is gone.
+        """
+        prepare({"priority": priority})
+        await self.queue.scripts.change_priority(self.id, priority, lifo=lifo)
+        self._record["priority"] = str(priority)
+
+    async def remove(self, *, remove_children: bool = True) -> bool:
+        """Remove the job, and the jobs below it; False where a worker holds one of them: nothing has changed.
+
+        Raises:
+            SchedulerJobError: It is the next run of a job scheduler; remove that.
+        """
+        return await self.queue.scripts.remove_job(self.id, with_children=remove_children)
+
+    async def clear_logs(self, keep: int = 0) -> None:
+        """Forget the job's log but for the newest `keep` rows."""
+        key = self.queue.keys.job(self.id) + ":logs"
+        if keep > 0:
+            await self.queue.connection.execute("LTRIM", key, -keep, -1)
+        else:
+            await self.queue.connection.execute("DEL", key)
+
+    async def remove_deduplication_key(self) -> bool:
+        """Free the job's deduplication id, if the job still owns it."""
+        dedup_id = self._record.get("deid")
+        return dedup_id is not None and await self.queue.scripts.remove_deduplication_key(dedup_id, self.id)
+
+    # Parents and children
+
+    async def get_children_values(self) -> dict[str, Any]:
+        """Return what the children that completed have returned, by their full keys."""
+        values = await self._children("HGETALL", "processed")
+        return {key: loads(value, f"job {key!r}: return value") for key, value in values.items()}
+
+    async def get_ignored_children_failures(self) -> dict[str, str]:
+        """Return why children failed whose failure was ignored, or let this job continue, by their full keys."""
+        return await self._children("HGETALL", "failed")
+
+    async def get_failed_children(self) -> list[str]:
+        """Return the full keys of the children whose failure fails this job."""
+        key = self.queue.keys.job(self.id) + ":unsuccessful"
+        keys: list[str] = await self.queue.connection.execute("ZRANGE", key, 0, -1)
+        return keys
+
+    async def get_dependencies(self) -> Dependencies:
+        """Return the children, by how they stand, all at one moment."""
+        key = self.queue.keys.job(self.id)
+        commands = [
+            ("HGETALL", f"{key}:processed"),
+            ("SMEMBERS", f"{key}:dependencies"),
+            ("HGETALL", f"{key}:failed"),
+            ("ZRANGE", f"{key}:unsuccessful", 0, -1),
+        ]
+        *_, (processed, pending, ignored, failed) = await self.queue.connection.execute_all(
+            [("MULTI",), *commands, ("EXEC",)]
+        )
+        values = {
+            name: loads(value, f"job {name!r}: return value") for name, value in _pairs(processed).items()
+        }
+        return Dependencies(values, sorted(pending), _pairs(ignored), failed)
+
+    async def get_dependencies_count(self) -> DependencyCounts:
+        """Return how many children there are, by how they stand."""
+        key = self.queue.keys.job(self.id)
+        commands = [
+            ("HLEN", f"{key}:processed"),
+            ("SCARD", f"{key}:dependencies"),
+            ("HLEN", f"{key}:failed"),
+            ("ZCARD", f"{key}:unsuccessful"),
+        ]
+        *_, counts = await self.queue.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
+        return DependencyCounts(*counts)
+
+    async def remove_unprocessed_children(self) -> None:
+        """Remove the children that have neither ended nor begun."""
+        await self.queue.scripts.remove_unprocessed_children(self.id)
+
+    async def remove_child_dependency(self) -> bool:
+        """Cut this job from its parent, which no longer waits for it; False where it had none.
+
+        Raises:
+            JobNotFoundError, ParentNotFoundError: One of them is gone.
+        """
+        if self.parent_key is None:
+            return False
+        is_cut = await self.queue.scripts.remove_child_dependency(self.id, self.parent_key)
+        if is_cut:
+            for field in ("parentKey", "parent"):
+                self._record.pop(field, None)
+        return is_cut
+
+    async def _children(self, command: str, suffix: str) -> dict[str, str]:
+        key = f"{self.queue.keys.job(self.id)}:{suffix}"
+        return _pairs(await self.queue.connection.execute(command, key))
+
+    # Moves of a worker that fetches by hand; see `Worker.get_next_job`
+
+    @property
+    def token(self) -> str:
+        """The proof of the worker's claim; empty for a job that was only looked at."""
+        return self._token
+
+    async def move_to_completed(self, return_value: Any = None) -> None:
+        """End the job as completed.
+
+        Raises:
+            SerializationError: The return value is not JSON.
+            LockLostError, JobNotFoundError, JobNotInStateError: It is this worker's no longer.
+            PendingChildrenError, FailedChildrenError: Its children do not allow it; the claim is kept.
+        """
+        text = dumps(return_value, f"job {self.id!r}: return value")
+        keep = self.options.keep_completed or KeepRule()
+        await self._finish(FinishedJob(self.id, self._token, "completed", text, keep=keep))
+        self.note(atm=self.attempts_made + 1, returnvalue=text)
+
+    async def move_to_failed(self, reason: str, stacktrace: str = "") -> None:
+        """End the job as failed, whatever attempts are left.
+
+        Raises:
+            LockLostError, JobNotFoundError, JobNotInStateError: It is this worker's no longer.
+        """
+        traces = dumps([*self.stacktrace, stacktrace or reason][-(self.options.stack_trace_limit or 1_000) :])
+        keep = self.options.keep_failed or KeepRule()
+        end = FinishedJob(self.id, self._token, "failed", reason, traces, self.options.attempts, keep)
+        await self._finish(end)
+        self.note(atm=self.attempts_made + 1, failedReason=reason, stacktrace=traces)
+
+    async def move_to_delayed(self, delay: Duration) -> None:
+        """Let the job run again after `delay`, without counting an attempt; raises as `move_to_failed`."""
+        await self.queue.scripts.move_to_delayed(
+            self.queue.clock.now_ms(), self.id, self._token, milliseconds(delay, "delay"), counts=False
+        )
+
+    async def move_to_wait(self) -> None:
+        """Give the job back, next to run, without counting an attempt; raises as `move_to_failed`."""
+        await self.queue.scripts.move_to_wait(self.id, self._token)
+
+    async def move_to_waiting_children(self, child: Job[Any] | None = None) -> bool:
+        """Let the job wait for its children, or for one; False where there is nothing to wait for.
+
+        Raises:
+            FailedChildrenError: A child has failed whose failure fails this job.
+            LockLostError, JobNotFoundError, JobNotInStateError: It is this worker's no longer.
+        """
+        child_key = "" if child is None else child.queue.keys.job(child.id)
+        now_ms = self.queue.clock.now_ms()
+        return await self.queue.scripts.move_to_waiting_children(now_ms, self.id, self._token, child_key)
+
+    async def extend_lock(self, duration: Duration) -> bool:
+        """Keep the job ours for another `duration`, counted from now; False where it is ours no longer."""
+        lock_ms = milliseconds(duration, "duration")
+        return not await self.queue.scripts.extend_locks(lock_ms, [(self.id, self._token)])
+
+    async def _finish(self, end: FinishedJob) -> None:
+        fetch = Fetch(0, "0", 0)
+        (code,), _ = await self.queue.scripts.move_to_finished(self.queue.clock.now_ms(), [end], fetch)
+        if code < 0:
+            raise refusal(code, self.id)
+
     def note(self, **fields: object) -> None:
         """Take over what a worker has just written about the job, without reading it again."""
         for field, value in fields.items():
@@ -342,6 +554,11 @@ class Job(Generic[R_co]):
 
     def _typed(self, value: Any) -> Any:
         return value if self._return is None or value is None else self._return(value)
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    fields = iter(flat)
+    return dict(zip(fields, fields, strict=True))
 
 
 _UNREAD: Any = object()

@@ -11,18 +11,23 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from .backoff import Backoff, Custom, Duration, Exponential, Fixed, milliseconds
 from .codec import MAX_SAFE_INTEGER, dumps, loads
 from .errors import ConfigurationError, SerializationError
 from .keys import check_job_id
 
+if TYPE_CHECKING:
+    from .job import Job
+
 __all__ = [
     "HIGHEST_PRIORITY",
+    "Deduplication",
     "JobOptions",
     "KeepJobs",
     "KeepRule",
+    "Parent",
     "PreparedOptions",
     "StoredOptions",
     "prepare",
@@ -48,6 +53,68 @@ class KeepJobs:
     count: int | None = None
     age: Duration | None = None
     limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deduplication:
+    """What adding does while another job of the same deduplication id is there.
+
+    With an id alone, further jobs are dropped until the first has ended. What is added then is answered
+    with the job that stands for it.
+
+    Args:
+        id: What the jobs have in common.
+        ttl: Jobs are dropped for this time only, whether or not the first has ended.
+        extend: Each dropped job lets `ttl` begin anew.
+        replace: A job that is still delayed makes way for the newer one.
+        reschedule: A job that is still delayed takes over the delay of the dropped one.
+        keep_last_if_active: While the first is running, the last of the dropped ones is kept for after it.
+    """
+
+    id: str
+    ttl: Duration | None = None
+    extend: bool = False
+    replace: bool = False
+    reschedule: bool = False
+    keep_last_if_active: bool = False
+
+    def stored(self) -> dict[str, Any]:
+        """Return the form that stands in the job's options.
+
+        Raises:
+            ConfigurationError: There is no id.
+        """
+        if not isinstance(self.id, str) or not self.id:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("deduplication needs an id that is text and not empty")
+        stored: dict[str, Any] = {"id": self.id}
+        if self.ttl is not None:
+            stored["ttl"] = milliseconds(self.ttl, "deduplication ttl")
+        flags = {
+            "extend": self.extend,
+            "replace": self.replace,
+            "reschedule": self.reschedule,
+            "keepLastIfActive": self.keep_last_if_active,
+        }
+        stored.update({name: True for name, is_set in flags.items() if is_set})
+        return stored
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A job that waits for this one.
+
+    Attributes:
+        id: Of the parent.
+        queue: Its queue's qualified name, `<prefix>:<queue>`.
+    """
+
+    id: str
+    queue: str
+
+    @property
+    def key(self) -> str:
+        """The key of the parent's record."""
+        return f"{self.queue}:{self.id}"
 
 
 class JobOptions(TypedDict, total=False):
@@ -77,6 +144,18 @@ class JobOptions(TypedDict, total=False):
     """True removes the job when it completes, a number keeps so many of the queue's."""
     remove_on_fail: bool | int | KeepJobs
     """The same for jobs that fail for good."""
+    deduplication: Deduplication
+    """Drop the job, or another, while there is one of the same deduplication id."""
+    parent: Parent | Job[Any]
+    """The job that waits for this one."""
+    fail_parent_on_failure: bool
+    """When the job fails for good, its parent fails too, and so on upwards."""
+    continue_parent_on_failure: bool
+    """When the job fails for good, its parent runs at once, whatever else it waits for."""
+    ignore_dependency_on_failure: bool
+    """When the job fails for good, its parent waits for it no longer, and can read why it failed."""
+    remove_dependency_on_failure: bool
+    """When the job fails for good, its parent waits for it no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +184,7 @@ class PreparedOptions:
     lifo: bool = False
     timestamp: int | None = None
     size_limit: int | None = None
+    extras: Mapping[str, Any] | None = None
 
 
 _NO_OPTIONS: Final = PreparedOptions()
@@ -132,7 +212,6 @@ def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
         stored_name, stored_value = check(name, value)
         if stored_value is not None:
             raw[stored_name] = stored_value
-    size_limit = raw.get("sizeLimit")
     return PreparedOptions(
         stored=dumps(raw, "options"),
         job_id=raw.get("jobId", ""),
@@ -140,8 +219,29 @@ def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
         priority=raw.get("priority", 0),
         lifo=raw.get("lifo", False),
         timestamp=raw.get("timestamp"),
-        size_limit=size_limit,
+        size_limit=raw.get("sizeLimit"),
+        extras=_extras(raw),
     )
+
+
+def _extras(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """What the script has to know beside the stored text: links to other jobs."""
+    policies = [name for name in _POLICIES if raw.get(name)]
+    if len(policies) > 1:
+        options = ", ".join(_POLICIES[name] for name in policies)
+        raise ConfigurationError(f"a job has one policy for its failure, not {options}")
+    parent, deduplication = raw.get("parent"), raw.get("de")
+    if parent and deduplication:
+        raise ConfigurationError(
+            "deduplication and parent cannot be combined: who would the parent wait for?"
+        )
+    if parent:
+        # Whoever ends the job reads the policy from this link.
+        link = {"id": parent["id"], "queueKey": parent["queue"], **dict.fromkeys(policies, True)}
+        return {"parent_key": f"{parent['queue']}:{parent['id']}", "parent": dumps(link)}
+    if deduplication:
+        return {"deduplication": deduplication}
+    return None
 
 
 def _unknown(name: str) -> str:
@@ -223,6 +323,38 @@ def stored_keep(name: str, value: Any) -> bool | int | dict[str, Any]:
     )
 
 
+def _flag(stored_name: str) -> Callable[[str, Any], tuple[str, Any]]:
+    def check(name: str, value: Any) -> tuple[str, Any]:
+        return stored_name, _check_flag(name, value)[1] or None
+
+    return check
+
+
+def _check_deduplication(name: str, value: Any) -> tuple[str, Any]:
+    if not isinstance(value, Deduplication):
+        raise ConfigurationError(f"{name} must be Deduplication(...), got {type(value).__name__}")
+    return "de", value.stored()
+
+
+def _check_parent(name: str, value: Any) -> tuple[str, Any]:
+    if not isinstance(value, Parent):
+        # A job; its module needs this one, so it is known by what it has.
+        try:
+            value = Parent(value.id, value.queue.qualified_name)
+        except AttributeError:
+            raise ConfigurationError(
+                f"{name} must be a Job or Parent(...), got {type(value).__name__}"
+            ) from None
+    return name, {"id": value.id, "queue": value.queue}
+
+
+_POLICIES: Final = {
+    "fpof": "fail_parent_on_failure",
+    "cpof": "continue_parent_on_failure",
+    "idof": "ignore_dependency_on_failure",
+    "rdof": "remove_dependency_on_failure",
+}
+
 _CHECKS: Final[dict[str, Callable[[str, Any], tuple[str, Any]]]] = {
     "job_id": _check_job_id,
     "delay": _check_delay,
@@ -236,6 +368,9 @@ _CHECKS: Final[dict[str, Callable[[str, Any], tuple[str, Any]]]] = {
     "size_limit": _integer("sizeLimit", 0),
     "remove_on_complete": _check_keep,
     "remove_on_fail": _check_keep,
+    "deduplication": _check_deduplication,
+    "parent": _check_parent,
+    **{option: _flag(stored_name) for stored_name, option in _POLICIES.items()},
 }
 
 

@@ -14,28 +14,41 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ca
 from weakref import WeakKeyDictionary
 
 from ._batching import Batcher
-from .backoff import Duration
+from .backoff import Duration, milliseconds
 from .clock import Clock
-from .codec import dumps
+from .codec import MAX_SAFE_INTEGER, dumps, loads
 from .connection import Connection
-from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, SerializationError, refusal
+from .errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    QueueNotEmptyError,
+    SerializationError,
+    ServerUnreachableError,
+    refusal,
+)
 from .job import Job
-from .keys import QueueKeys, client_name
+from .keys import QueueKeys
 from .options import JobOptions, PreparedOptions, prepare
 from .processor import Decorator, Processor
+from .queue_getters import QueueGetters, checked_states
 from .scripts import NewRecord, Scripts
-from .states import KEY_OF_STATE, LIST_STATES, STATES, State
+from .states import KEY_OF_STATE, FinishedState, State
 
 if TYPE_CHECKING:
     from .queue_events import EndListener
     from .sync import SyncQueue
 
-__all__ = ["JobLogs", "NewJob", "Queue", "find_queues"]
+__all__ = ["NewJob", "Queue", "find_queues"]
 
 R = TypeVar("R")
 
 # The most jobs that one call adds; a longer list is cut, so that no call holds up the server.
 _MOST_PER_CALL: Final = 500
+# The most jobs that one step of a bulk verb looks at.
+_MOST_PER_STEP: Final = 1_000
+_MOST_PER_CLEAN: Final = 10_000
+# Fields of a record that a script fills from the extras.
+_LINKS: Final = {"parentKey": "parent_key", "parent": "parent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +66,7 @@ class NewJob:
     options: JobOptions = field(default_factory=lambda: JobOptions())
 
 
-@dataclass(frozen=True, slots=True)
-class JobLogs:
-    """A page of a job's log.
-
-    Attributes:
-        logs: The rows.
-        count: How many the job has in all.
-    """
-
-    logs: list[str]
-    count: int
-
-
-class Queue:
+class Queue(QueueGetters):
     """A queue by name. Making one costs nothing; the connection opens with the first call.
 
     One object serves any number of event loops, one after another or in several threads.
@@ -192,6 +192,17 @@ class Queue:
         record = self._record(name, data, options)
         return self._added(await adder.submit(record), record, returns)
 
+    def new_record(
+        self, name: str, data: Any, options: Mapping[str, Any]
+    ) -> tuple[NewRecord, Mapping[str, Any]]:
+        """Return what `add` would store, checked, and the links to other jobs; for flows.
+
+        Raises:
+            ConfigurationError, SerializationError: As `add`.
+        """
+        prepared = self._prepare(options)
+        return self._record(name, dumps({} if data is None else data), prepared), prepared.extras or {}
+
     def _prepare(self, options: Mapping[str, Any]) -> PreparedOptions:
         if not options:
             return self._defaults
@@ -218,16 +229,19 @@ class Queue:
             options.delay_ms,
             options.priority,
             options.lifo,
+            dumps(options.extras) if options.extras else "",
         )
 
     async def _send(self, records: Sequence[NewRecord]) -> list[str | int]:
         try:
             return await self.scripts.add_job(records)
         except ConnectionLostError as error:
-            if all(record.job_id for record in records):
+            if all(record.job_id and not record.extras for record in records):
                 # An id that is taken adds nothing, so a second try is harmless.
                 return await self.scripts.add_job(records)
-            raise type(error)(
+            if isinstance(error, ServerUnreachableError):
+                raise
+            raise ConnectionLostError(
                 f"queue {self.name!r}: {error}; pass a job_id to make adding safe to repeat"
             ) from error
 
@@ -236,6 +250,10 @@ class Queue:
     ) -> Job[Any]:
         if isinstance(job_id, int):
             raise refusal(job_id, record.job_id or record.name)
+        return self.job_of(record._replace(job_id=job_id), returns)
+
+    def job_of(self, record: NewRecord, returns: Callable[[Any], Any] | None = None) -> Job[Any]:
+        """Return the job that a record stands for, once it has an id."""
         fields = {
             "name": record.name,
             "data": record.data,
@@ -244,7 +262,10 @@ class Queue:
             "delay": str(record.delay_ms),
             "priority": str(record.priority),
         }
-        return Job(self, job_id, fields, returns=returns)
+        if record.extras:
+            extras: dict[str, Any] = loads(record.extras)
+            fields.update({field: extras[name] for field, name in _LINKS.items() if name in extras})
+        return Job(self, record.job_id, fields, returns=returns)
 
     # Typed processors
 
@@ -263,134 +284,6 @@ class Queue:
         """
         return Decorator(self, name, timeout, {**options})
 
-    # Looking
-
-    async def get_job(self, job_id: str) -> Job[Any] | None:
-        """Return a job, or None where there is none of this id."""
-        record = _pairs(await self.connection.execute("HGETALL", self.keys.job(job_id)))
-        return Job(self, job_id, record) if record else None
-
-    async def get_job_or_raise(self, job_id: str) -> Job[Any]:
-        """Return a job.
-
-        Raises:
-            JobNotFoundError: There is none of this id.
-        """
-        job = await self.get_job(job_id)
-        if job is None:
-            raise JobNotFoundError(job_id, f"not found in queue {self.qualified_name!r}")
-        return job
-
-    async def get_job_state(self, job_id: str) -> State:
-        """Return the state of a job; `unknown` where there is none of this id."""
-        return cast("State", await self.scripts.get_state(job_id))
-
-    async def get_job_counts(self, *states: State) -> dict[State, int]:
-        """Return how many jobs there are in each of these states; without any, in all of them."""
-        wanted = _checked(states or STATES)
-        commands = [
-            ("LLEN" if state in LIST_STATES else "ZCARD", self.keys.key(KEY_OF_STATE[state]))
-            for state in wanted
-        ]
-        # Together, so that no job is counted twice while it moves.
-        *_, counts = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
-        return dict(zip(wanted, counts, strict=True))
-
-    async def get_ids(
-        self, state: State, start: int = 0, end: int = -1, *, ascending: bool = False
-    ) -> list[str]:
-        """Return ids of a state's jobs.
-
-        Args:
-            state: Which.
-            start: The first position, from 0.
-            end: The last position, included; -1 is the very last.
-            ascending: The oldest, or the next to run, first; else the newest.
-        """
-        (checked,) = _checked((state,))
-        key = self.keys.key(KEY_OF_STATE[checked])
-        execute = self.connection.execute
-        if checked not in LIST_STATES:
-            ids: list[str] = await execute("ZRANGE" if ascending else "ZREVRANGE", key, start, end)
-        elif ascending:
-            # The oldest is at the right end.
-            ids = (await execute("LRANGE", key, -(end + 1), -(start + 1)))[::-1]
-        else:
-            ids = await execute("LRANGE", key, start, end)
-        return ids
-
-    async def get_jobs(
-        self,
-        states: State | Iterable[State] | None = None,
-        start: int = 0,
-        end: int = -1,
-        *,
-        ascending: bool = False,
-    ) -> list[Job[Any]]:
-        """Return jobs of one or several states, one after another; see `get_ids` for the positions."""
-        wanted = _checked((states,) if isinstance(states, str) else tuple(states or STATES))
-        ids: dict[str, None] = {}
-        for state in wanted:
-            ids.update(dict.fromkeys(await self.get_ids(state, start, end, ascending=ascending)))
-        if not ids:
-            return []
-        records = await self.connection.execute_all([("HGETALL", self.keys.job(job_id)) for job_id in ids])
-        return [
-            Job(self, job_id, _pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
-        ]
-
-    async def get_waiting(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
-        """Return jobs that wait for a worker, without a priority."""
-        return await self.get_jobs("waiting", start, end, ascending=ascending)
-
-    async def get_prioritized(
-        self, start: int = 0, end: int = -1, *, ascending: bool = False
-    ) -> list[Job[Any]]:
-        """Return jobs that wait for a worker, with a priority."""
-        return await self.get_jobs("prioritized", start, end, ascending=ascending)
-
-    async def get_delayed(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
-        """Return jobs that wait for their time."""
-        return await self.get_jobs("delayed", start, end, ascending=ascending)
-
-    async def get_active(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
-        """Return jobs that are running."""
-        return await self.get_jobs("active", start, end, ascending=ascending)
-
-    async def get_completed(
-        self, start: int = 0, end: int = -1, *, ascending: bool = False
-    ) -> list[Job[Any]]:
-        """Return jobs that have completed and are kept."""
-        return await self.get_jobs("completed", start, end, ascending=ascending)
-
-    async def get_failed(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
-        """Return jobs that have failed for good and are kept."""
-        return await self.get_jobs("failed", start, end, ascending=ascending)
-
-    async def get_job_logs(
-        self, job_id: str, start: int = 0, end: int = -1, *, ascending: bool = True
-    ) -> JobLogs:
-        """Return rows of a job's log, the oldest first unless `ascending` is False."""
-        key = self.keys.job(job_id) + ":logs"
-        first, last = (start, end) if ascending else (-(end + 1), -(start + 1))
-        commands = [("LRANGE", key, first, last), ("LLEN", key)]
-        *_, (rows, count) = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
-        return JobLogs(rows if ascending else rows[::-1], count)
-
-    async def get_workers(self) -> list[dict[str, str]]:
-        """Return the connections of this queue's workers, Node's among them, as CLIENT LIST shows them."""
-        wanted = client_name(self.keys)
-        listed: str = await self.connection.execute("CLIENT", "LIST")
-        clients = [
-            {name: value for name, _, value in (field.partition("=") for field in line.split(" "))}
-            for line in listed.splitlines()
-        ]
-        return [
-            client
-            for client in clients
-            if client["name"] == wanted or client["name"].startswith(f"{wanted}:w:")
-        ]
-
     # Opening and closing
 
     async def pause(self) -> None:
@@ -403,9 +296,177 @@ class Queue:
         while left > 0:
             left = await self.scripts.pause("continue")
 
-    async def is_paused(self) -> bool:
-        """Whether the queue is paused."""
-        return bool(await self.connection.execute("HEXISTS", self.keys.key("meta"), "paused"))
+    # Limits
+
+    async def set_global_concurrency(self, concurrency: int) -> None:
+        """Let no more than so many jobs of this queue run at once, over all workers."""
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"queue {self.name!r}: concurrency must be a whole number, at least 1")
+        await self.connection.execute("HSET", self.keys.key("meta"), "concurrency", concurrency)
+
+    async def get_global_concurrency(self) -> int | None:
+        """Return how many jobs may run at once over all workers; None for any number."""
+        value = await self.connection.execute("HGET", self.keys.key("meta"), "concurrency")
+        return int(value) if value else None
+
+    async def remove_global_concurrency(self) -> None:
+        """Let any number of jobs run at once."""
+        await self.connection.execute("HDEL", self.keys.key("meta"), "concurrency")
+
+    async def is_maxed(self) -> bool:
+        """Whether as many jobs run as the global concurrency allows."""
+        most = await self.get_global_concurrency()
+        return most is not None and await self.connection.execute("LLEN", self.keys.key("active")) >= most
+
+    async def set_global_rate_limit(self, most: int, duration: Duration) -> None:
+        """Let no more than `most` jobs of this queue start per `duration`, over all workers."""
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"queue {self.name!r}: the rate limit must be a whole number, at least 1"
+            )
+        window = milliseconds(duration, "rate limit duration")
+        await self.connection.execute("HSET", self.keys.key("meta"), "max", most, "duration", window)
+
+    async def get_global_rate_limit(self) -> tuple[int, float] | None:
+        """Return (jobs, seconds) of the rate limit over all workers; None where there is none."""
+        most, window = await self.connection.execute("HMGET", self.keys.key("meta"), "max", "duration")
+        return (int(most), int(window or 0) / 1000) if most else None
+
+    async def remove_global_rate_limit(self) -> None:
+        """Let jobs start at any rate."""
+        await self.connection.execute("HDEL", self.keys.key("meta"), "max", "duration")
+
+    async def rate_limit(self, duration: Duration) -> None:
+        """Let no job start for so long. Workers obey if they, or the queue, have any rate limit."""
+        window = milliseconds(duration, "rate limit duration")
+        if window:
+            await self.connection.execute("SET", self.keys.key("limiter"), MAX_SAFE_INTEGER, "PX", window)
+
+    async def get_rate_limit_ttl(self, most: int | None = None) -> float:
+        """Return for how many seconds the rate limit closes the queue; 0 when it does not."""
+        return max(await self.scripts.get_rate_limit_ttl(most), 0) / 1000
+
+    async def remove_rate_limit_key(self) -> None:
+        """Let jobs start at once, although the limit of this window is used up."""
+        await self.connection.execute("DEL", self.keys.key("limiter"))
+
+    # Removing, and moving many
+
+    async def remove(self, job_id: str, *, remove_children: bool = True) -> bool:
+        """Remove a job, and the jobs below it; False where a worker holds one of them, and nothing has changed.
+
+        Raises:
+            SchedulerJobError: It is the next run of a job scheduler.
+        """
+        return await self.scripts.remove_job(job_id, with_children=remove_children)
+
+    async def drain(self, *, delayed: bool = False) -> int:
+        """Remove all jobs that wait, and delayed ones if asked; return how many. Schedulers keep their next run.
+
+        It goes in steps of 1,000, so the queue can be used meanwhile.
+        """
+        removed = 0
+        for state in ("wait", "paused", "prioritized", *(("delayed",) if delayed else ())):
+            spared = 0
+            while True:
+                some, more_spared = await self.scripts.drain(state, spared, _MOST_PER_STEP)
+                removed += some
+                spared += more_spared
+                if some + more_spared == 0:
+                    break
+        return removed
+
+    async def clean(self, grace: Duration, limit: int = 0, state: State = "completed") -> list[str]:
+        """Remove jobs of a state that are older than `grace`; return their ids.
+
+        Args:
+            grace: How old they must be.
+            limit: About how many at most; 0 for all.
+            state: Which. Active ones go only if no worker holds them.
+        """
+        (checked,) = checked_states((state,))
+        if checked == "waiting-children":
+            raise ConfigurationError(
+                f"queue {self.name!r}: jobs that wait for children are not cleaned; remove them"
+            )
+        before_ms = self.clock.now_ms() - milliseconds(grace, "grace")
+        step = min(limit, _MOST_PER_CLEAN) if limit else _MOST_PER_CLEAN
+        removed: list[str] = []
+        while True:
+            some = await self.scripts.clean(KEY_OF_STATE[checked], before_ms, step)
+            removed += some
+            if len(some) < step or (limit and len(removed) >= limit):
+                return removed
+
+    async def obliterate(self, *, force: bool = False) -> None:
+        """Remove the queue and all it has. It is paused first, and goes in steps of 1,000 jobs.
+
+        Args:
+            force: Although jobs are running.
+
+        Raises:
+            QueueNotEmptyError: Jobs are running, and `force` was not given; the queue is paused.
+        """
+        await self.pause()
+        while True:
+            answer = await self.scripts.obliterate(_MOST_PER_STEP, force=force)
+            if answer == -2:
+                raise QueueNotEmptyError(
+                    f"queue {self.name!r} has jobs that are running; stop its workers, or obliterate(force=True)"
+                )
+            if answer == -1:
+                await self.pause()
+            elif answer == 0:
+                return
+
+    async def retry_jobs(self, state: FinishedState = "failed", *, count: int = 1000) -> int:
+        """Run all jobs of a finished state again, in steps of `count`; return how many. Priorities are forgotten."""
+        return await self._move_to_wait(state, count, self.clock.now_ms())
+
+    async def promote_jobs(self, *, count: int = 1000) -> int:
+        """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten."""
+        return await self._move_to_wait("delayed", count, 0)
+
+    async def _move_to_wait(self, state: State, count: int, until_ms: int) -> int:
+        _positive_count(count)
+        moved = 0
+        while True:
+            some = await self.scripts.move_jobs_to_wait(state, count, until_ms)
+            moved += some
+            if some < count:
+                return moved
+
+    async def remove_orphaned_jobs(self, count: int = 1000, limit: int | None = None) -> int:
+        """Remove records that no state knows, as a crash of another client may leave; return how many.
+
+        Args:
+            count: How many keys are looked at per step.
+            limit: About how many to remove at most.
+        """
+        removed, cursor = 0, "0"
+        while True:
+            cursor, keys = await self.connection.execute(
+                "SCAN", cursor, "MATCH", escaped(self.keys.base) + "*", "COUNT", count
+            )
+            candidates = orphan_candidates(self.keys.base, keys)
+            if candidates:
+                removed += await self.scripts.remove_orphaned_jobs(candidates)
+            if cursor == "0" or (limit is not None and removed >= limit):
+                return removed
+
+    async def trim_events(self, most: int) -> int:
+        """Keep about the newest `most` events; return how many were removed."""
+        trimmed: int = await self.connection.execute("XTRIM", self.keys.key("events"), "MAXLEN", "~", most)
+        return trimmed
+
+    async def get_deduplication_job_id(self, deduplication_id: str) -> str | None:
+        """Return the job that owns a deduplication id now."""
+        owner: str | None = await self.connection.execute("GET", self.keys.key(f"de:{deduplication_id}"))
+        return owner
+
+    async def remove_deduplication_key(self, deduplication_id: str) -> bool:
+        """Free a deduplication id, whoever owns it; False where nobody did."""
+        return await self.scripts.remove_deduplication_key(deduplication_id)
 
     async def wait_for_end(
         self, job_id: str, timeout: float | None
@@ -455,12 +516,11 @@ async def find_queues(connection: str | Connection | None = None, prefix: str = 
     """Return the names of the queues under a prefix, sorted. It scans the server's keys in small steps."""
     server = Connection.of(connection)
     names: set[str] = set()
-    pattern = "".join(f"[{character}]" if character in "*?[]\\" else character for character in prefix)
     cursor: str | int = 0
     try:
         while True:
             cursor, keys = await server.execute(
-                "SCAN", cursor, "MATCH", f"{pattern}:*:meta", "COUNT", 500, "TYPE", "hash"
+                "SCAN", cursor, "MATCH", f"{escaped(prefix)}:*:meta", "COUNT", 500, "TYPE", "hash"
             )
             found = (key[len(prefix) + 1 : -len(":meta")] for key in cast("list[str]", keys))
             names.update(name for name in found if ":" not in name)
@@ -476,13 +536,52 @@ def _new_job(name: Any, data: Any = None, options: Any = None) -> NewJob:
     return NewJob(name, data, options or JobOptions())
 
 
-def _pairs(flat: list[str]) -> dict[str, str]:
-    fields = iter(flat)
-    return dict(zip(fields, fields, strict=True))
+def escaped(text: str) -> str:
+    """Return text so that it stands for itself in a pattern of the server."""
+    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)
 
 
-def _checked(states: Sequence[State]) -> Sequence[State]:
-    for state in states:
-        if state not in KEY_OF_STATE:
-            raise ConfigurationError(f"unknown state {state!r}; there are {', '.join(STATES)}")
-    return states
+# Suffixes of keys that are no jobs, and what hangs off a job's key.
+_NO_JOBS: Final = frozenset(
+    [
+        "active",
+        "wait",
+        "waiting-children",
+        "paused",
+        "id",
+        "delayed",
+        "prioritized",
+        "stalled-check",
+        "completed",
+        "failed",
+        "stalled",
+        "repeat",
+        "limiter",
+        "meta",
+        "events",
+        "pc",
+        "marker",
+        "de",
+        "dn",
+        "metrics",
+        "delay",
+        "priority",
+        "toril",
+    ]
+)
+_OF_JOBS: Final = frozenset(["logs", "dependencies", "processed", "failed", "unsuccessful", "lock"])
+
+
+def orphan_candidates(base: str, keys: Iterable[str]) -> list[str]:
+    """Return the ids of jobs that keys of a queue may belong to."""
+    ids: dict[str, None] = {}
+    for key in keys:
+        head, colon, tail = key[len(base) :].partition(":")
+        if head not in _NO_JOBS and (not colon or tail in _OF_JOBS):
+            ids[head] = None
+    return list(ids)
+
+
+def _positive_count(count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"count must be a whole number, at least 1; got {count!r}")

@@ -19,7 +19,8 @@ from .options import JobOptions
 from .states import FinishedState, State
 
 if TYPE_CHECKING:
-    from .queue import JobLogs, NewJob, Queue
+    from .queue import NewJob, Queue
+    from .queue_getters import JobLogs
 
 __all__ = ["SyncJob", "SyncQueue", "run"]
 

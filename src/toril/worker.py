@@ -11,12 +11,13 @@ import inspect
 import logging
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, cast
 
 from ._loops.claims import Claim, Settings
-from ._loops.fetching import Fetching
+from ._loops.fetching import Fetching, started
 from ._loops.heartbeat import Heartbeat
 from ._loops.patience import Patience
 from ._loops.running import Process, Running
@@ -30,9 +31,10 @@ from .errors import (
     TorilError,
     UnrecoverableError,
 )
+from .job import Job
 from .options import KeepJobs, KeepRule, keep_rule, stored_keep
 from .queue import Queue
-from .scripts import FinishedJob
+from .scripts import Fetch, FinishedJob
 
 __all__ = ["Worker", "WorkerEvent"]
 
@@ -245,6 +247,58 @@ class Worker:
             if self._is_hurried:
                 self._hurry()
 
+    async def get_next_job(
+        self, *, token: str | None = None, block: Duration | None = None
+    ) -> Job[Any] | None:
+        """Fetch one job by hand, without `run`. End it with its own moves: `job.move_to_completed(...)` and so on.
+
+        Nobody renews its lock meanwhile: `job.extend_lock` does.
+
+        Args:
+            token: The proof of the claim; without it a new one.
+            block: How long to wait for a job if there is none; None does not wait.
+
+        Returns:
+            The job, or None where there is none: nothing waits, or the queue is paused, maxed or limited.
+        """
+        queue, settings = self.queue, self._settings
+        await queue.connection.learn_time()
+        fetch = Fetch(1, token or str(uuid.uuid4()), settings.lock_ms, settings.name, settings.limiter)
+        until = (
+            None if block is None else asyncio.get_running_loop().time() + milliseconds(block, "block") / 1000
+        )
+        while True:
+            fetched = await queue.scripts.move_to_active(queue.clock.now_ms(), fetch)
+            for job_id, record in fetched.jobs:
+                return Job(queue, job_id, started(record, settings.name, queue.clock.now_ms()), fetch.token)
+            left = 0 if until is None else until - asyncio.get_running_loop().time()
+            if left <= 0:
+                return None
+            if fetched.due_ms:
+                left = min(left, max((fetched.due_ms - queue.clock.now_ms()) / 1000, 0.002))
+            lane = queue.connection.lane()
+            try:
+                await lane.execute("BZPOPMIN", queue.keys.key("marker"), left, timeout=left + 2)
+            finally:
+                await lane.close()
+
+    def cancel_job(self, job_id: str) -> bool:
+        """Take a job away from its processor here: the attempt fails. False where this worker does not run it.
+
+        An `async def` is cancelled where it awaits; a plain `def` runs on in its thread, unheard.
+        """
+        claim = self._fetching.claims.get(job_id) if self._fetching is not None else None
+        if claim is None or claim.is_ending:
+            return False
+        claim.is_cancelled = True
+        claim.cancel()
+        return True
+
+    def cancel_all_jobs(self) -> int:
+        """Take all jobs away from their processors here; return how many."""
+        held = list(self._fetching.claims) if self._fetching is not None else []
+        return sum(map(self.cancel_job, held))
+
     def pause(self) -> None:
         """Fetch no more until `resume`; running jobs go on. Other workers are not concerned."""
         if self._fetching is not None:
@@ -276,7 +330,9 @@ class Worker:
     async def _live(self, stop: asyncio.Event) -> None:
         queue, settings = self.queue, self._settings
         fetching = Fetching(queue, settings, self._start, self._settled, lambda: self._tell("drained"))
-        running = Running(queue, settings, self._process, fetching.ended, fetching.dropped, self._tell)
+        running = Running(
+            queue, settings, self._process, fetching.ended, fetching.dropped, fetching.limit_for, self._tell
+        )
         self._fetching, self._running = fetching, running
         await self._get_ready(stop)
         heartbeat = Heartbeat(queue.keys, queue.connection, settings, fetching.claims, self._lock_lost)

@@ -47,6 +47,7 @@ class Claim:
         is_ending: Its end is on the way to the server, which takes the lock away.
         is_lost: The lock is gone; nothing more is written about the job.
         is_given_back: The worker is closing and takes the job away from its processor.
+        is_cancelled: Somebody has asked that this attempt fail.
     """
 
     job: Job[Any]
@@ -56,6 +57,7 @@ class Claim:
     is_ending: bool = False
     is_lost: bool = False
     is_given_back: bool = False
+    is_cancelled: bool = False
 
     def cancel(self) -> None:
         """Take the job away from its processor."""

@@ -28,7 +28,7 @@ from ..scripts import Fetch, Fetched, FinishedJob, Scripts
 from .claims import Claim, Settings
 from .patience import Patience
 
-__all__ = ["Fetching"]
+__all__ = ["Fetching", "started"]
 
 # More calls in flight would only make each of them smaller.
 _LANES: Final = 2
@@ -39,6 +39,15 @@ _LONGEST_BLOCK: Final = 10.0
 _SHORTEST_BLOCK: Final = 0.002
 
 logger = logging.getLogger("toril.worker")
+
+
+def started(record: dict[str, str], worker: str, now_ms: int) -> dict[str, str]:
+    """Return a record as it is after the start; the script answers with what it was before, to spare a reading."""
+    record["ats"] = str(int(record.get("ats") or 0) + 1)
+    record["processedOn"] = str(now_ms)
+    if worker:
+        record["pb"] = worker
+    return record
 
 
 class Fetching:
@@ -225,12 +234,7 @@ class Fetching:
                 self._on_drained()
 
     def _claim(self, job_id: str, record: dict[str, str], token: str, now_ms: int) -> None:
-        # The script answers with the record as it was before the start, which spares a second reading.
-        record["ats"] = str(int(record.get("ats") or 0) + 1)
-        record["processedOn"] = str(now_ms)
-        if self._settings.name:
-            record["pb"] = self._settings.name
-        self._take_up(job_id, record, token)
+        self._take_up(job_id, started(record, self._settings.name, now_ms), token)
 
     def _take_up(self, job_id: str, record: dict[str, str], token: str) -> None:
         claim = Claim(Job(self._queue, job_id, record, token), token)

@@ -17,15 +17,20 @@ from typing import Any, Final, cast
 from ..backoff import STOP, milliseconds, wait_ms
 from ..codec import dumps
 from ..errors import (
+    ConfigurationError,
     ConnectionLostError,
     DelayedError,
+    FailedChildrenError,
     JobNotFoundError,
     JobNotInStateError,
     LockLostError,
+    RateLimitError,
     SerializationError,
     ServerRefusedError,
     TransitionError,
     UnrecoverableError,
+    WaitingChildrenError,
+    WaitingError,
 )
 from ..job import Job
 from ..processor import Processor
@@ -56,6 +61,7 @@ class Running:
         process: One function for all names; without it the queue's processors.
         ended: Takes the end of a job that has completed or failed for good.
         dropped: Is told that a job is ours no longer.
+        limited: Is told for how many ms a processor has met a rate limit.
         tell: Calls the worker's listeners: (event, *arguments).
     """
 
@@ -66,6 +72,7 @@ class Running:
         process: Process | None,
         ended: Callable[[Claim, FinishedJob], None],
         dropped: Callable[[Claim], None],
+        limited: Callable[[int], None],
         tell: Callable[..., None],
     ) -> None:
         self._queue = queue
@@ -74,6 +81,7 @@ class Running:
         self._is_async = process is not None and _is_async(process)
         self._ended = ended
         self._dropped = dropped
+        self._limited = limited
         self._tell = tell
         self._threads = Threads(f"toril-{queue.name}")
 
@@ -148,6 +156,12 @@ class Running:
                 await self._cancelled(claim)
             except DelayedError as error:
                 await self._delay(claim, error)
+            except WaitingError:
+                await self._give_back(claim)
+            except WaitingChildrenError:
+                await self._wait_for_children(claim)
+            except RateLimitError as error:
+                await self._limit(claim, error)
             except Exception as error:
                 if claim.is_lost:
                     self._dropped(claim)
@@ -215,11 +229,13 @@ class Running:
 
     async def _cancelled(self, claim: Claim) -> None:
         task = asyncio.current_task()
-        if claim.is_lost or claim.is_given_back:
+        if claim.is_lost or claim.is_given_back or claim.is_cancelled:
             while task is not None and task.cancelling():
                 task.uncancel()
         if claim.is_lost:
             self._dropped(claim)
+        elif claim.is_cancelled:
+            await self.fail(claim, RuntimeError("the job was cancelled"))
         elif claim.is_given_back:
             if await self._insist(claim, lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token)):
                 logger.info("job %s (%s) in %r: handed back", claim.job.id, claim.job.name, self._queue.name)
@@ -243,6 +259,46 @@ class Running:
             claim,
             lambda: self._queue.scripts.move_to_delayed(now_ms, job.id, claim.token, delay_ms, counts=False),
         )
+        self._dropped(claim)
+
+    async def _give_back(self, claim: Claim) -> None:
+        await self._insist(claim, lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token))
+        self._dropped(claim)
+
+    async def _wait_for_children(self, claim: Claim) -> None:
+        """Let the job wait; where all children have ended, it goes on at once."""
+        waits = True
+
+        async def move() -> None:
+            nonlocal waits
+            waits = await claim.job.move_to_waiting_children()
+
+        try:
+            await self._insist(claim, move)
+        except FailedChildrenError as error:
+            await self.fail(claim, UnrecoverableError(str(error)))
+            return
+        if waits:
+            self._dropped(claim)
+        else:
+            await self._give_back(claim)
+
+    async def _limit(self, claim: Claim, error: RateLimitError) -> None:
+        """Give the job back, and fetch nothing while the limit lasts."""
+        left_ms = 0
+
+        async def move() -> None:
+            nonlocal left_ms
+            if error.for_ is not None:
+                await self._queue.rate_limit(error.for_)
+            left_ms = await self._queue.scripts.move_to_wait(claim.job.id, claim.token)
+
+        try:
+            await self._insist(claim, move)
+        except ConfigurationError as bad:
+            await self.fail(claim, bad)
+            return
+        self._limited(left_ms)
         self._dropped(claim)
 
     async def _delay_before_retry(self, job: Job[Any], error: BaseException) -> int | None:
@@ -297,6 +353,8 @@ class Running:
                 logger.warning("%s", error)
                 self._tell("lock_lost", claim.job)
                 return False
+            except FailedChildrenError:
+                raise
             except TransitionError as error:
                 logger.error("%s", error)
                 return False

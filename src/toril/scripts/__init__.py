@@ -15,7 +15,17 @@ from ..options import KeepRule
 from ..states import FinishedState
 from .loader import Executor, Script, load
 
-__all__ = ["Executor", "Fetch", "Fetched", "FinishedJob", "NewRecord", "Scripts"]
+__all__ = [
+    "ADD_JOB",
+    "RELEASE_PARENTS",
+    "Executor",
+    "Fetch",
+    "Fetched",
+    "FinishedJob",
+    "NewRecord",
+    "Scripts",
+    "load",
+]
 
 
 class NewRecord(NamedTuple):
@@ -221,7 +231,9 @@ class Scripts:
         """Return the active jobs that hold this token: (id, record) each."""
         return _records(await self._run("adopt_jobs", _ADOPT_JOBS, token), 0)
 
-    async def move_to_waiting_children(self, now_ms: int, job_id: str, token: str, child_key: str = "") -> bool:
+    async def move_to_waiting_children(
+        self, now_ms: int, job_id: str, token: str, child_key: str = ""
+    ) -> bool:
         """Let an active job wait for its children, or for one of them; False where there is nothing to wait for.
 
         Raises:
@@ -295,7 +307,9 @@ class Scripts:
 
     async def move_jobs_to_wait(self, state: str, limit: int, until_ms: int) -> int:
         """Retry finished jobs, or promote delayed ones; return how many were moved."""
-        moved: int = await self._run("move_jobs_to_wait", (state, *_MOVE_JOBS_TO_WAIT), state, limit, until_ms)
+        moved: int = await self._run(
+            "move_jobs_to_wait", (state, *_MOVE_JOBS_TO_WAIT), state, limit, until_ms
+        )
         return moved
 
     async def remove_orphaned_jobs(self, ids: Sequence[str]) -> int:
@@ -396,7 +410,18 @@ class Scripts:
 # The keys of each script, in the order of its header. A test holds the two together.
 _FETCH_TAIL = ("pc", "marker", "meta", "limiter", "events")
 _META = ("meta",)
-ADD_JOB = ("id", "wait", "prioritized", "delayed", "active", "pc", "marker", "meta", "waiting-children", "events")
+ADD_JOB = (
+    "id",
+    "wait",
+    "prioritized",
+    "delayed",
+    "active",
+    "pc",
+    "marker",
+    "meta",
+    "waiting-children",
+    "events",
+)
 RELEASE_PARENTS = _META
 _MOVE_TO_ACTIVE = ("wait", "active", "prioritized", "delayed", *_FETCH_TAIL)
 _MOVE_TO_FINISHED = (

@@ -1,0 +1,262 @@
+"""Flows: jobs that wait for jobs. A tree is added whole or not at all; leaves run first, its root last.
+
+Children may be in other queues and under other prefixes; on a cluster all of them share a hash tag.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+from .codec import dumps
+from .connection import Connection
+from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, ServerUnreachableError, refusal
+from .job import Job
+from .keys import QueueKeys
+from .options import JobOptions, Parent
+from .queue import Queue
+from .scripts import ADD_JOB, RELEASE_PARENTS, NewRecord, Scripts, load
+
+__all__ = ["Flow", "FlowJob", "FlowProducer"]
+
+_DEEPEST: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FlowJob:
+    """A job of a flow, with those that it waits for.
+
+    Attributes:
+        name: Chooses the processor.
+        queue: The name of its queue.
+        data: Any JSON; None is an empty object.
+        options: As the keywords of `Queue.add`. How its failure touches the parent is said here.
+        children: Jobs that have to end before this one runs.
+        prefix: Of its queue; without it the producer's.
+    """
+
+    name: str
+    queue: str
+    data: Any = None
+    options: JobOptions = field(default_factory=lambda: JobOptions())
+    children: Sequence[FlowJob] = ()
+    prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A tree of jobs, as it was added or as it stands.
+
+    Attributes:
+        job: The one that waits.
+        children: Those that it waits for, or has waited for.
+    """
+
+    job: Job[Any]
+    children: list[Flow]
+
+    def __iter__(self) -> Iterator[Job[Any]]:
+        """All jobs of the tree, a parent before its children."""
+        yield self.job
+        for child in self.children:
+            yield from child
+
+
+@dataclass(slots=True)
+class _Node:
+    queue: Queue
+    record: NewRecord
+    parent_key: str | None
+    children: list[_Node] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return self.queue.keys.job(self.record.job_id)
+
+
+class FlowProducer:
+    """Adds flows.
+
+    Args:
+        connection: As for `Queue`.
+        prefix: For jobs that do not name their own.
+        queues_options: Default job options, by the name of the queue.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: str | Connection | None = None,
+        prefix: str = "bull",
+        queues_options: Mapping[str, JobOptions] | None = None,
+    ) -> None:
+        self.connection: Connection = Connection.of(connection)
+        self.prefix = prefix
+        self._owns_connection = not isinstance(connection, Connection)
+        self._queues_options = dict(queues_options or {})
+        self._queues: dict[QueueKeys, Queue] = {}
+
+    async def add(self, flow: FlowJob) -> Flow:
+        """Add a flow, all of it at one moment.
+
+        Raises:
+            ConfigurationError, SerializationError: A job of it cannot be; nothing was added.
+            ParentNotFoundError: The root names a parent that does not exist.
+            ParentTakenError: A job exists already and is the child of another; the rest was added, and the
+                parent here waits for ever, until `Job.remove_child_dependency` or a removal lets it go.
+            ServerUnreachableError: Nothing was added.
+            ConnectionLostError: No answer, not to a second try either; it may or may not have been added.
+        """
+        (added,) = await self.add_bulk([flow])
+        return added
+
+    async def add_bulk(self, flows: Iterable[FlowJob]) -> list[Flow]:
+        """Add several flows, all at one moment; raises as `add`."""
+        await self.connection.learn_time()
+        roots = [self._node(flow, None, 0) for flow in flows]
+        if not roots:
+            return []
+        groups = list(_by_queue(_levels(roots)))
+        parents = dict.fromkeys(node.parent_key for group in groups for node in group if node.parent_key)
+        commands: list[tuple[Any, ...]] = [
+            # In a transaction nobody can answer that a script is missing.
+            ("SCRIPT", "LOAD", load("add_job").text),
+            ("SCRIPT", "LOAD", load("release_parents").text),
+            ("MULTI",),
+        ]
+        for group in groups:
+            records = [node.record for node in group]
+            scripts: Scripts = group[0].queue.scripts
+            commands.append(scripts.command("add_job", ADD_JOB, *scripts.add_job_args(records)))
+        if parents:
+            now_ms = roots[0].queue.clock.now_ms()
+            commands.append(
+                roots[0].queue.scripts.command("release_parents", RELEASE_PARENTS, now_ms, *parents)
+            )
+        commands.append(("EXEC",))
+        *_, answers = await self._send(commands)
+        ids: dict[int, str | int] = {}
+        for group, some in zip(groups, answers, strict=False):
+            ids.update(zip(map(id, group), some, strict=True))
+        for group in groups:
+            for node in group:
+                answer = ids[id(node)]
+                if isinstance(answer, int):
+                    raise refusal(answer, node.record.job_id)
+                node.record = node.record._replace(job_id=answer)
+        return [_flow(root) for root in roots]
+
+    async def get_flow(
+        self, queue: str, job_id: str, *, depth: int = 10, max_children: int = 20, prefix: str | None = None
+    ) -> Flow:
+        """Return a flow as it stands now, from one of its jobs downwards.
+
+        Args:
+            queue: The name of the job's queue.
+            job_id: The job.
+            depth: How many levels, with the job's own.
+            max_children: How many children of each job.
+            prefix: Of the queue.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        job = await self._queue(queue, prefix or self.prefix).get_job_or_raise(job_id)
+        return await self._grown(job, depth, max_children)
+
+    async def close(self) -> None:
+        """Close what this event loop has opened."""
+        if self._owns_connection:
+            await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        try:
+            return await self.connection.execute_all(commands)
+        except ServerUnreachableError:
+            raise
+        except ConnectionLostError:
+            # All ids are chosen here, so what was added is found again and added no second time.
+            return await self.connection.execute_all(commands)
+
+    async def _grown(self, job: Job[Any], depth: int, max_children: int) -> Flow:
+        if depth <= 1:
+            return Flow(job, [])
+        known = await job.get_dependencies()
+        keys = [*known.processed, *known.unprocessed, *known.ignored, *known.failed]
+        children: list[Flow] = []
+        for key in list(dict.fromkeys(keys))[:max_children]:
+            where, _, child_id = key.rpartition(":")
+            prefix, _, name = where.rpartition(":")
+            try:
+                child = await self._queue(name, prefix).get_job_or_raise(child_id)
+            except JobNotFoundError:
+                # It was removed after it had ended.
+                continue
+            children.append(await self._grown(child, depth - 1, max_children))
+        return Flow(job, children)
+
+    def _queue(self, name: str, prefix: str) -> Queue:
+        keys = QueueKeys(prefix, name)
+        queue = self._queues.get(keys)
+        if queue is None:
+            defaults = self._queues_options.get(name)
+            queue = Queue(name, connection=self.connection, prefix=prefix, default_job_options=defaults)
+            self._queues[keys] = queue
+        return queue
+
+    def _node(self, flow: FlowJob, parent: Parent | None, depth: int) -> _Node:
+        if depth > _DEEPEST:
+            raise ConfigurationError(f"job {flow.name!r}: a flow is at most {_DEEPEST} levels deep")
+        queue = self._queue(flow.queue, flow.prefix or self.prefix)
+        options: dict[str, Any] = {**flow.options}
+        if parent is not None:
+            if "parent" in options:
+                raise ConfigurationError(f"job {flow.name!r}: its parent is the job above it in the flow")
+            options["parent"] = parent
+        if flow.children and "deduplication" in options:
+            raise ConfigurationError(f"job {flow.name!r}: a job with children cannot be deduplicated")
+        record, extras = queue.new_record(flow.name, flow.data, options)
+        job_id = record.job_id or str(uuid.uuid4())
+        extras = {**extras, "defers_release": True}
+        if flow.children:
+            extras["is_parent"] = True
+        record = record._replace(job_id=job_id, extras=dumps(extras))
+        node = _Node(queue, record, extras.get("parent_key"))
+        link = Parent(job_id, queue.qualified_name)
+        node.children = [self._node(child, link, depth + 1) for child in flow.children]
+        return node
+
+
+def _levels(nodes: list[_Node]) -> Iterator[_Node]:
+    """Parents before their children, level by level, each from left to right: so leaves run in this order."""
+    while nodes:
+        yield from nodes
+        nodes = [child for node in nodes for child in node.children]
+
+
+def _by_queue(nodes: Iterable[_Node]) -> Iterator[list[_Node]]:
+    """Runs of nodes of one queue, which one call adds."""
+    group: list[_Node] = []
+    for node in nodes:
+        if group and (group[0].queue is not node.queue or len(group) == 500):
+            yield group
+            group = []
+        group.append(node)
+    if group:
+        yield group
+
+
+def _flow(node: _Node) -> Flow:
+    job = node.queue.job_of(node.record)
+    return Flow(job, [_flow(child) for child in node.children])
