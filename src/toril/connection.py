@@ -59,6 +59,8 @@ _SCHEMES: Final = ("redis", "rediss", "unix", "embedded")
 _CONNECT_TIMEOUT: Final = 5.0
 # Scripts answer in milliseconds. A server that is silent for this long is taken for dead.
 _CALL_TIMEOUT: Final = 15.0
+# Calls that are made at once beyond this number wait for a free connection.
+_MOST_LANES: Final = 32
 # A connection that has been idle for so long is looked at before it is used: the server may have gone.
 _FRESH_FOR: Final = 1.0
 
@@ -164,6 +166,7 @@ class Connection:
         """Close what this event loop has opened. Safe to call twice."""
         clients = self._clients.pop(asyncio.get_running_loop(), None)
         if clients is not None:
+            clients.is_closed = True
             for lane in clients.idle:
                 await lane.close()
             await clients.client.aclose()
@@ -182,11 +185,21 @@ class Connection:
     @asynccontextmanager
     async def _idle_lane(self) -> AsyncGenerator[Lane]:
         clients = self._of_loop()
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT):
+                await clients.free.acquire()
+        except TimeoutError as error:
+            raise ServerUnreachableError(
+                f"{self.safe_url}: all {_MOST_LANES} connections have been busy for {_CALL_TIMEOUT:g} s"
+            ) from error
         lane = clients.idle.pop() if clients.idle else self.lane()
         try:
             yield lane
         finally:
-            if lane.is_open:
+            clients.free.release()
+            if clients.is_closed:
+                await lane.close()
+            elif lane.is_open:
                 clients.idle.append(lane)
 
     def _of_loop(self) -> _LoopClients:
@@ -214,11 +227,13 @@ class Connection:
 class _LoopClients:
     """What one event loop has opened."""
 
-    __slots__ = ("client", "idle", "knows_time")
+    __slots__ = ("client", "free", "idle", "is_closed", "knows_time")
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.client = client
         self.idle: list[Lane] = []
+        self.free = asyncio.Semaphore(_MOST_LANES)
+        self.is_closed = False
         self.knows_time = False
 
 
@@ -386,6 +401,8 @@ def _settings(url: str, retry: Any) -> dict[str, Any]:
     return {
         **keepalive,
         "decode_responses": True,
+        # As Node reads it: what is no UTF-8 is replaced. One spoilt value would make every fetch fail.
+        "encoding_errors": "replace",
         # Answers of the two protocol versions differ in type.
         "protocol": 2,
         # What may be tried again depends on the script, so nothing is behind our back.

@@ -19,8 +19,12 @@ if code < 0 then
   return code
 end
 local rows = redis.call('RPUSH', logs, row)
-if keep then
-  redis.call('LTRIM', logs, -keep, -1)
-  return math.min(rows, keep)
+if not keep then
+  return rows
 end
-return rows
+if keep == 0 then
+  redis.call('DEL', logs)
+else
+  redis.call('LTRIM', logs, -keep, -1)
+end
+return math.min(rows, keep)
