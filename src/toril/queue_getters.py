@@ -228,6 +228,11 @@ def _pairs(flat: list[str]) -> dict[str, str]:
 
 
 def checked_states(states: Sequence[State]) -> Sequence[State]:
+    """Return the states, if there are such.
+
+    Raises:
+        ConfigurationError: One of them is no state.
+    """
     for state in states:
         if state not in KEY_OF_STATE:
             raise ConfigurationError(f"unknown state {state!r}; there are {', '.join(STATES)}")

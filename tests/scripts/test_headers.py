@@ -24,6 +24,20 @@ CALLS: dict[str, Any] = {
     "add_job": lambda scripts: scripts.add_job([NewRecord("", "name", "{}", "{}", 1)]),
     "add_log": lambda scripts: scripts.add_log("1", "token", "row", 5),
     "adopt_jobs": lambda scripts: scripts.adopt_jobs("token"),
+    "change_delay": lambda scripts: scripts.change_delay(1, "1", 5),
+    "change_priority": lambda scripts: scripts.change_priority("1", 5),
+    "clean": lambda scripts: scripts.clean("completed", 1, 10),
+    "drain": lambda scripts: scripts.drain("wait", 0, 10),
+    "get_rate_limit_ttl": lambda scripts: scripts.get_rate_limit_ttl(5),
+    "move_jobs_to_wait": lambda scripts: scripts.move_jobs_to_wait("failed", 10, 1),
+    "move_to_waiting_children": lambda scripts: scripts.move_to_waiting_children(1, "1", "token"),
+    "obliterate": lambda scripts: scripts.obliterate(10, force=False),
+    "release_parents": lambda scripts: scripts.release_parents(1, ["bull:q:1"]),
+    "remove_child_dependency": lambda scripts: scripts.remove_child_dependency("1", "bull:q:2"),
+    "remove_deduplication_key": lambda scripts: scripts.remove_deduplication_key("d", "1"),
+    "remove_job": lambda scripts: scripts.remove_job("1", with_children=True),
+    "remove_orphaned_jobs": lambda scripts: scripts.remove_orphaned_jobs(["1"]),
+    "remove_unprocessed_children": lambda scripts: scripts.remove_unprocessed_children("1"),
     "extend_locks": lambda scripts: scripts.extend_locks(30_000, [("1", "token")]),
     "get_state": lambda scripts: scripts.get_state("1"),
     "move_stalled_jobs_to_wait": lambda scripts: scripts.move_stalled_jobs_to_wait(1, 1, 30_000),
@@ -106,7 +120,8 @@ def test_the_keys_of_a_header_are_those_that_are_passed(name: str) -> None:
 
     assert [number for number, _, _ in said] == list(range(1, len(keys) + 1))
     # A key that depends on the call is described by its part, not by its suffix.
-    expected = ["finished" if name == "reprocess_job" and key == "failed" else key for key in keys]
+    by_call = {"reprocess_job": "finished", "move_jobs_to_wait": "from"}
+    expected = [by_call.get(name, key) if key == "failed" else key for key in keys]
     assert [label for _, label, _ in said] == expected
 
 

@@ -17,6 +17,7 @@
 --   returns  a list: per job its id | ERR_PARENT_NOT_FOUND | ERR_PARENT_TAKEN
 --   events   added             jobId, name
 --   events   waiting           jobId
+--   events   waiting           jobId, prev
 --   events   delayed           jobId, delay (due time, ms)
 --   events   waiting-children  jobId
 --   events   duplicated        jobId

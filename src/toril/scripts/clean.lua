@@ -10,13 +10,14 @@
 --   ARGV[4]  limit     int     how many to look at; 0 looks at all
 --   returns  ids of the removed jobs
 --   events   cleaned   count
+--   events   waiting   jobId, prev
 
 --- @include "includes/remove_job"
 --- @include "includes/is_scheduled"
 --- @include "includes/list_ids"
 
 local events = KEYS[2]
-local base, state, before_ms, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local base, state, before_ms, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = base .. state
 -- Which time counts: the first of these that the job has. One without any counts as old.
 local TIMES = {
@@ -30,7 +31,7 @@ local function is_old(job_id)
   for _, field in ipairs(TIMES[state]) do
     local time = tonumber(redis.call('HGET', base .. job_id, field) or nil)
     if time then
-      return time <= before_ms
+      return time <= tonumber(before_ms)
     end
   end
   return true
@@ -52,7 +53,7 @@ if TIMES[state] then
     end
   end
 else
-  removed = redis.call('ZRANGEBYSCORE', key, 0, ARGV[3], 'LIMIT', 0, limit > 0 and limit or -1)
+  removed = redis.call('ZRANGEBYSCORE', key, 0, before_ms, 'LIMIT', 0, limit > 0 and limit or -1)
   for _, job_id in ipairs(removed) do
     remove_job(base, job_id, true, true)
     redis.call('ZREM', key, job_id)

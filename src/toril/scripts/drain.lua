@@ -8,6 +8,7 @@
 --   ARGV[3]  skip      int     how many to leave at the front: those that were spared before
 --   ARGV[4]  limit     int     how many to look at
 --   returns  {removed, spared}; both 0 when there is no more
+--   events   waiting   jobId, prev
 
 --- @include "includes/remove_job"
 --- @include "includes/is_scheduled"

@@ -29,6 +29,9 @@
 --   events    retries-exhausted  jobId, attemptsMade
 --   events    drained
 --   events    waiting            jobId, prev
+--   events    waiting            jobId
+--   events    added              jobId, name
+--   events    delayed            jobId, delay (due time, ms)
 --   events    active             jobId, prev
 
 --- @include "includes/error_codes"

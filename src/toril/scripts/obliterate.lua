@@ -6,6 +6,7 @@
 --   ARGV[2]  limit     int     how many jobs to remove
 --   ARGV[3]  force     string  "1": although jobs are active
 --   returns  0 done | 1 there is more | -1 the queue is not paused | -2 there are active jobs
+--   events   waiting   jobId, prev
 
 --- @include "includes/remove_job"
 --- @include "includes/list_ids"

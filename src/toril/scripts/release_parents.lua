@@ -4,7 +4,7 @@
 --   KEYS[1]  meta      hash    not read; it places the call in the queue's slot
 --   ARGV[1]  base      string  "prefix:queue:" of any queue of the flow
 --   ARGV[2]  now_ms    int     what time it is
---   ARGV[3]  parents   list    full keys of parents
+--   ARGV[3]  parents   list    per job: its full key
 --   returns  0
 --   events   waiting   jobId, prev
 --   events   delayed   jobId, delay (due time, ms)

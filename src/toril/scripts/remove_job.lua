@@ -1,7 +1,7 @@
 -- remove_job: any state but active -> nowhere
 -- Removes a job and, if asked, all jobs below it. Where a worker holds one of them, nothing changes.
 --
---   KEYS[1]  meta      hash    settings of the queue
+--   KEYS[1]  meta      hash    not read; it places the call in the queue's slot
 --   ARGV[1]  base      string  "prefix:queue:", which every job key begins with
 --   ARGV[2]  job_id    string
 --   ARGV[3]  with_children  string  "1": those below it too

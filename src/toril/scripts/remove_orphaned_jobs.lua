@@ -3,7 +3,7 @@
 --
 --   KEYS[1]  meta      hash    not read; it places the call in the queue's slot
 --   ARGV[1]  base      string  "prefix:queue:", which every job key begins with
---   ARGV[2]  ids       list    candidates
+--   ARGV[2]  ids       list    per job: its id
 --   returns  how many were removed
 
 --- @include "includes/delete_job"

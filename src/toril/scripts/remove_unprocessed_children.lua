@@ -2,7 +2,7 @@
 -- Removes the children of a job that have neither ended nor begun. When the last one goes, a parent
 -- that waits for them is released.
 --
---   KEYS[1]  meta      hash    settings of the queue
+--   KEYS[1]  meta      hash    not read; it places the call in the queue's slot
 --   ARGV[1]  base      string  "prefix:queue:", which every job key begins with
 --   ARGV[2]  job_id    string
 --   returns  0

@@ -2,7 +2,6 @@
 --- @include "includes/queue_keys"
 --- @include "includes/push_back"
 --- @include "includes/delete_job"
---- @include "includes/forget_dedup"
 -- Cuts a child that is being removed out of its parent, and lets a parent that waited for it alone go
 -- on. `is_hard` also removes such a parent, where it lives in the queue that is being cleared.
 -- `parent_key` nil means the one of the child's record, which must exist.
