@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import redis
@@ -392,7 +392,8 @@ def safe_url(url: str) -> str:
     """Return a URL without its password, its user name and its query, which may hold secrets too."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", "")) if parts.scheme else "(not a URL)"
+    # Not urlunsplit, which makes unix:/path of unix:///path.
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else "(not a URL)"
 
 
 def _settings(url: str, retry: Any) -> dict[str, Any]:

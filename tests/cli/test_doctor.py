@@ -173,4 +173,5 @@ def test_an_embedded_server_can_be_examined(toril: Toril, tmp_path: Path) -> Non
     """doctor starts what the URL stands for, and leaves it as it was."""
     answer = toril("doctor", "--url", f"embedded://{tmp_path}/data")
     assert answer.code == 0
+    assert answer.out.startswith(f"embedded://{tmp_path}/data\n")
     assert "append-only file" in answer.out
