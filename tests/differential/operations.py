@@ -84,7 +84,7 @@ class TorilWorker:
 
     def __init__(self, queue: Queue, settings: Settings) -> None:
         self.settings = settings
-        self.running = Running(queue, settings, None, self._ended, self._dropped, self._tell)
+        self.running = Running(queue, settings, None, self._ended, self._dropped, lambda _: None, self._tell)
         self.ends: list[FinishedJob] = []
         self.is_refused = False
 
@@ -92,6 +92,8 @@ class TorilWorker:
         self.ends.append(end)
 
     def _dropped(self, claim: Claim) -> None: ...
+
+    def _limited(self, ms: int) -> None: ...
 
     def _tell(self, event: str, *args: object) -> None:
         self.is_refused = self.is_refused or event == "lock_lost"
@@ -479,9 +481,11 @@ async def toril_job(side: TorilSide, job: str) -> Json:
     read = await side.queue.get_job(job)
     if read is None:
         return None
+    # Node reads a stored null as the progress of a job that has not reported any.
+    progress = 0 if read.progress is None else read.progress
     return [
         read.id, read.name, read.data, read.timestamp, read.delay, read.priority,
-        read.attempts_made, read.attempts_started, read.stalled_counter, read.progress,
+        read.attempts_made, read.attempts_started, read.stalled_counter, progress,
         read.return_value, read.failed_reason, read.stacktrace, read.processed_on,
         read.finished_on, read.processed_by, read.options.attempts, read.options.backoff,
     ]  # fmt: skip
