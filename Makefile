@@ -20,7 +20,7 @@ RUN_LOCK := requirements/run.txt
 DEV_LOCK := requirements/dev.txt
 PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
 
-.PHONY: help run test check format docs lock clean
+.PHONY: help run test check format docs chaos lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ format: $(VENV)/.dev-installed  ## Format the code, and mend what the linter can
 
 docs: $(VENV)/.dev-installed  ## Run the code in README and docs, and follow their links.
 	@$(BIN)/python -m pytest tests/test_docs.py
+
+chaos: $(VENV)/.dev-installed  ## Crash servers, count what was lost, and write the table in docs/.
+	@$(BIN)/python -m chaos.persistence --write
 
 clean:  ## Remove what was installed and cached here; data of `make run` stays.
 	@rm -rf $(VENV) interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
