@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast, overload
 
 from ._loops.claims import Claim, Settings
 from ._loops.fetching import Fetching, started
@@ -88,6 +88,7 @@ class Worker:
         backoff_strategy: For jobs with a `Custom` backoff: (attempts made, type, error, job) -> duration, or `STOP`.
         remove_on_complete: For jobs whose options say nothing; as in `JobOptions`.
         remove_on_fail: Likewise.
+        metrics_points: For how many minutes `Queue.get_metrics` can look back; 0 counts nothing.
         skip_stalled_check: Leave the looking for silent workers' jobs to others.
         skip_lock_renewal: Let claims run out after `lock_duration`.
 
@@ -116,6 +117,7 @@ class Worker:
         backoff_strategy: BackoffStrategy | None = None,
         remove_on_complete: bool | int | KeepJobs | None = None,
         remove_on_fail: bool | int | KeepJobs | None = None,
+        metrics_points: int = 0,
         skip_stalled_check: bool = False,
         skip_lock_renewal: bool = False,
     ) -> None:
@@ -156,6 +158,7 @@ class Worker:
             else _whole(max_started_attempts, where, "max_started_attempts", 1),
             keep_completed=_keep(remove_on_complete, "remove_on_complete"),
             keep_failed=_keep(remove_on_fail, "remove_on_fail"),
+            metrics_points=_whole(metrics_points, where, "metrics_points", 0),
             backoff_strategy=backoff_strategy,
             skip_stalled_check=skip_stalled_check,
             skip_lock_renewal=skip_lock_renewal,
@@ -187,6 +190,10 @@ class Worker:
         """Whether it has started and not ended."""
         return self._stop is not None
 
+    @overload
+    def on(self, event: WorkerEvent, listener: F) -> F: ...
+    @overload
+    def on(self, event: WorkerEvent) -> Callable[[F], F]: ...
     def on(self, event: WorkerEvent, listener: Callable[..., Any] | None = None) -> Any:
         """Call a function when something happens in this worker: `worker.on("completed", f)`, or as a decorator.
 
