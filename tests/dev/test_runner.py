@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -10,14 +9,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from redis import Redis
+
+from dev.testing import Running, running
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,74 +26,6 @@ pytestmark = [
     # The ports are the usual ones, if free: two runners at a time would only get in each other's way.
     pytest.mark.xdist_group("dev-runner"),
 ]
-
-
-class Running:
-    """A runner in another process, and what it says."""
-
-    def __init__(self, dir: Path, *arguments: str, **environment: str) -> None:
-        self.dir = dir
-        self.said = dir.parent / f"{dir.name}.out"
-        env = {name: value for name, value in os.environ.items() if name not in ("MONGODB_URL", "TORIL_URL")}
-        with self.said.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dev", "--dir", dir, *arguments],
-                cwd=ROOT,
-                env=env | environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.said.read_text(errors="replace")
-
-    @property
-    def description(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.dir / "running.json").read_text())
-        return found
-
-    @property
-    def pids(self) -> dict[str, int]:
-        found: dict[str, int] = self.description["processes"]
-        return found
-
-    def wait_for(self, is_so: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not is_so():
-            assert self.process.poll() is None, f"the runner ended before {what}:\n{self.output}"
-            assert time.monotonic() < deadline, f"no sign of {what} within {seconds} s:\n{self.output}"
-            time.sleep(0.05)
-
-    def wait_until_started(self) -> None:
-        self.wait_for(self._has_started, "everything running", 120)
-
-    def _has_started(self) -> bool:
-        try:
-            # A killed runner may have left a description of its own.
-            pid: int = self.description["pid"]
-        except FileNotFoundError:
-            return False
-        return pid == self.process.pid
-
-    def wait_for_another(self, name: str, than: int) -> None:
-        self.wait_for(lambda: self.pids.get(name, than) != than, f"{name} running again")
-
-    def interrupt(self, seconds: float = 20) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(seconds)
-
-
-@contextmanager
-def running(dir: Path, *arguments: str, **environment: str) -> Generator[Running]:
-    runner = Running(dir, *arguments, **environment)
-    try:
-        runner.wait_until_started()
-        yield runner
-    finally:
-        if runner.process.poll() is None:
-            runner.interrupt()
 
 
 @pytest.fixture(scope="module")
