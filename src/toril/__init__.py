@@ -26,6 +26,7 @@ from .errors import (
     QueueNotEmptyError,
     RateLimitError,
     SchedulerJobError,
+    SchedulerSlotError,
     SerializationError,
     ServerRefusedError,
     ServerUnreachableError,
@@ -37,6 +38,7 @@ from .errors import (
 )
 from .flow_producer import Flow, FlowJob, FlowProducer
 from .job import Dependencies, DependencyCounts, Job
+from .job_scheduler import JobScheduler
 from .options import Deduplication, JobOptions, KeepJobs, Parent
 from .processor import Processor
 from .queue import NewJob, Queue, find_queues
@@ -72,6 +74,7 @@ __all__ = [
     "JobNotFoundError",
     "JobNotInStateError",
     "JobOptions",
+    "JobScheduler",
     "KeepJobs",
     "LockLostError",
     "Metrics",
@@ -86,6 +89,7 @@ __all__ = [
     "QueueNotEmptyError",
     "RateLimitError",
     "SchedulerJobError",
+    "SchedulerSlotError",
     "SerializationError",
     "ServerRefusedError",
     "ServerUnreachableError",

@@ -19,7 +19,8 @@
     │   ├── FailedChildrenError     the job has a child whose failure fails it
     │   ├── ParentNotFoundError     the parent that was named does not exist
     │   ├── ParentTakenError        the job already belongs to another parent
-    │   └── SchedulerJobError       the job is the pending iteration of a scheduler
+    │   ├── SchedulerJobError       the job is the pending iteration of a scheduler
+    │   └── SchedulerSlotError      a job scheduler has other jobs where its next run would be
     └── JobFailedError              raised by `job.result()`: the job ended as failed
 
     raised by processors, to steer:
@@ -52,6 +53,7 @@ __all__ = [
     "QueueNotEmptyError",
     "RateLimitError",
     "SchedulerJobError",
+    "SchedulerSlotError",
     "ScriptForgottenError",
     "SerializationError",
     "ServerRefusedError",
@@ -169,6 +171,12 @@ class SchedulerJobError(TransitionError):
     says = "is the next run of a job scheduler; remove the scheduler instead"
 
 
+class SchedulerSlotError(TransitionError):
+    """The job scheduler has other jobs where its next run would be; nothing was planned."""
+
+    says = "has other jobs where its next run would be; remove them, or define it again later"
+
+
 class JobFailedError(TorilError):
     """The awaited job ended as failed.
 
@@ -244,6 +252,8 @@ _REFUSALS: dict[int, type[TransitionError]] = {
     -7: ParentTakenError,
     -8: SchedulerJobError,
     -9: FailedChildrenError,
+    -10: SchedulerSlotError,
+    -11: SchedulerSlotError,
 }
 
 

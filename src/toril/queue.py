@@ -27,6 +27,7 @@ from .errors import (
     refusal,
 )
 from .job import Job
+from .job_scheduler import JobSchedulers
 from .keys import QueueKeys
 from .options import JobOptions, PreparedOptions, prepare
 from .processor import Decorator, Processor
@@ -66,7 +67,7 @@ class NewJob:
     options: JobOptions = field(default_factory=lambda: JobOptions())
 
 
-class Queue(QueueGetters):
+class Queue(QueueGetters, JobSchedulers):
     """A queue by name. Making one costs nothing; the connection opens with the first call.
 
     One object serves any number of event loops, one after another or in several threads.

@@ -10,11 +10,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from .backoff import Duration
 from .errors import ConfigurationError
 from .job import Job
+from .job_scheduler import JobScheduler, Missed
 from .options import JobOptions
 from .states import FinishedState, State
 
@@ -217,6 +219,61 @@ class SyncQueue:
     def get_job_logs(self, job_id: str, start: int = 0, end: int = -1, *, ascending: bool = True) -> JobLogs:
         """Return rows of a job's log."""
         return run(self.queue.get_job_logs(job_id, start, end, ascending=ascending))
+
+    def upsert_job_scheduler(
+        self,
+        scheduler_id: str,
+        *,
+        every: Duration | None = None,
+        pattern: str | None = None,
+        tz: str | None = None,
+        limit: int | None = None,
+        start_date: datetime | int | None = None,
+        end_date: datetime | int | None = None,
+        offset: Duration | None = None,
+        immediately: bool = False,
+        name: str | None = None,
+        data: Any = None,
+        options: JobOptions | None = None,
+        missed: Missed = "skip",
+    ) -> SyncJob[Any] | None:
+        """Make a job scheduler, or replace its definition; return its pending job."""
+        job = run(
+            self.queue.upsert_job_scheduler(
+                scheduler_id,
+                every=every,
+                pattern=pattern,
+                tz=tz,
+                limit=limit,
+                start_date=start_date,
+                end_date=end_date,
+                offset=offset,
+                immediately=immediately,
+                name=name,
+                data=data,
+                options=options,
+                missed=missed,
+            )
+        )
+        return None if job is None else SyncJob(job)
+
+    def remove_job_scheduler(self, scheduler_id: str) -> bool:
+        """End a job scheduler; False where there is none of this id."""
+        return run(self.queue.remove_job_scheduler(scheduler_id))
+
+    def get_job_scheduler(self, scheduler_id: str) -> JobScheduler | None:
+        """Return a job scheduler, or None."""
+        return run(self.queue.get_job_scheduler(scheduler_id))
+
+    def get_job_schedulers(
+        self, start: int = 0, end: int = -1, *, ascending: bool = False
+    ) -> list[JobScheduler]:
+        """Return job schedulers by the time of their next run."""
+        return run(self.queue.get_job_schedulers(start, end, ascending=ascending))
+
+    def get_job_schedulers_count(self) -> int:
+        """Return how many job schedulers there are."""
+        return run(self.queue.get_job_schedulers_count())
 
     def pause(self) -> None:
         """Let no worker fetch."""

@@ -32,6 +32,7 @@ from .errors import (
     UnrecoverableError,
 )
 from .job import Job
+from .job_scheduler import mend_job_schedulers
 from .options import KeepJobs, KeepRule, keep_rule, stored_keep
 from .queue import Queue
 from .scripts import Fetch, FinishedJob
@@ -462,6 +463,10 @@ class Worker:
                     self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
                 )
             except TorilError as error:
+                for job_id in taken_back:
+                    logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
+                    self._tell("stalled", job_id)
+                await mend_job_schedulers(self.queue)
                 wait = min(interval, patience.failed(error))
             else:
                 patience.worked()

@@ -33,6 +33,8 @@ from ..errors import (
     WaitingError,
 )
 from ..job import Job
+from ..job_scheduler import plan_next_run
+from ..options import StoredOptions
 from ..processor import Processor
 from ..queue import Queue
 from ..scripts import FinishedJob
@@ -47,6 +49,8 @@ Process = Callable[[Job[Any]], Any]
 
 _LONGEST_TRACE: Final = 16 * 1024
 _LONGEST_REASON: Final = 4 * 1024
+# How long a scheduler's job waits for a worker that can tell when the next one is due.
+_UNPLANNED_WAIT: Final = 30
 _OURS_NO_MORE: Final = (LockLostError, JobNotFoundError, JobNotInStateError)
 
 logger = logging.getLogger("toril.worker")
@@ -151,6 +155,8 @@ class Running:
         try:
             try:
                 value = await self._call(job)
+                if job.scheduler_id is not None:
+                    await self._plan_next_run(claim)
                 result = dumps(value, f"job {job.id!r}: return value")
             except asyncio.CancelledError:
                 await self._cancelled(claim)
@@ -193,6 +199,18 @@ class Running:
         if self._process is not None:
             if self._is_async:
                 return await self._process(job)
+    async def _plan_next_run(self, claim: Claim) -> None:
+        """Add the run that follows a scheduler's job before that runs, through faults of the connection."""
+        try:
+            await self._insist(claim, lambda: plan_next_run(self._queue, claim.job))
+        except ConfigurationError as error:
+            # Another worker may know the pattern or the zone; a run without a next one would end the scheduler.
+            logger.error("queue %r: job scheduler %r: %s", self._queue.name, claim.job.scheduler_id, error)
+            self._tell("error", error)
+            raise DelayedError(_UNPLANNED_WAIT) from error
+        if claim.is_lost:
+            raise asyncio.CancelledError
+
             return await self._in_thread(self._process, job)
         processor = self._queue.processors.get(job.name)
         if processor is None:

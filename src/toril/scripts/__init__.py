@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ..codec import dumps
 from ..errors import refusal
 from ..keys import QueueKeys
 from ..options import KeepRule
@@ -66,6 +67,24 @@ class FinishedJob(NamedTuple):
     stacktrace: str = ""
     attempts: int = 0
     keep: KeepRule = KeepRule()
+
+
+class NextRun(NamedTuple):
+    """A run that a job scheduler plans.
+
+    Attributes:
+        next_ms: When its pattern fires; None for an interval, whose time the script computes.
+        options: JSON object, without id and delay.
+    """
+
+    next_ms: int | None
+    options: str
+    priority: int = 0
+    lifo: bool = False
+
+    def args(self) -> tuple[Any, ...]:
+        """Return the options as the scripts take them."""
+        return (self.options, self.priority, "1" if self.lifo else "")
 
 
 class Fetch(NamedTuple):
@@ -399,6 +418,82 @@ class Scripts:
     async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
         bound = self._bound.get((name, suffixes[0]))
         if bound is None:
+    async def upsert_job_scheduler(
+        self,
+        now_ms: int,
+        scheduler_id: str,
+        run: NextRun,
+        name: str,
+        data: str,
+        fields: Sequence[str],
+        every: int | None = None,
+        offset: int | None = None,
+        start_ms: int | None = None,
+    ) -> tuple[str, int]:
+        """Make or replace a job scheduler; return its pending job's id, and in how many ms it is due.
+
+        Args:
+            fields: The definition's record: names and values in turn.
+
+        Raises:
+            SchedulerSlotError: Other jobs of this scheduler stand where the next would.
+        """
+        answer = await self._run(
+            "upsert_job_scheduler",
+            _JOB_SCHEDULER,
+            now_ms,
+            scheduler_id,
+            *map(_or_empty, (run.next_ms, every, offset, start_ms)),
+            name,
+            data,
+            *run.args(),
+            dumps(fields),
+        )
+        if isinstance(answer, int):
+            raise refusal(answer, f"repeat:{scheduler_id}")
+        job_id, delay_ms = answer
+        return job_id, delay_ms
+
+    async def update_job_scheduler(
+        self,
+        now_ms: int,
+        scheduler_id: str,
+        run: NextRun,
+        *,
+        producer_id: str = "",
+        planned_ms: str = "",
+        every: int | None = None,
+    ) -> str:
+        """Add a scheduler's next run as its pending one starts; return the new job's id, empty for none.
+
+        Args:
+            producer_id: The job that starts; only the pending one plans anything.
+            planned_ms: Without a producer: the run whose job is gone.
+            every: The interval, where the scheduler's record has none.
+        """
+        added: str = await self._run(
+            "update_job_scheduler",
+            _JOB_SCHEDULER,
+            now_ms,
+            scheduler_id,
+            producer_id,
+            planned_ms,
+            *map(_or_empty, (run.next_ms, every)),
+            *run.args(),
+        )
+        return added
+
+    async def remove_job_scheduler(self, scheduler_id: str) -> bool:
+        """Remove a job scheduler; False where there was none."""
+        answer: int = await self._run("remove_job_scheduler", ("repeat", "delayed", "events"), scheduler_id)
+        return answer == 0
+
+    async def find_idle_job_schedulers(self, first: int, limit: int) -> tuple[int, list[tuple[str, str]]]:
+        """Return how many schedulers were looked at, and (id, planned ms) of those whose pending job is gone."""
+        seen, *idle = await self._run("find_idle_job_schedulers", _FIND_IDLE, first, limit)
+        parts = iter(idle)
+        return seen, list(zip(parts, parts, strict=True))
+
             bound = (load(name), tuple(self._base + suffix for suffix in suffixes))
             self._bound[name, suffixes[0]] = bound
         script, keys = bound
@@ -465,6 +560,19 @@ _GET_STATE = (
     "active",
     "wait",
     "paused",
+_JOB_SCHEDULER = (
+    "repeat",
+    "id",
+    "wait",
+    "prioritized",
+    "delayed",
+    "active",
+    "pc",
+    "marker",
+    "meta",
+    "events",
+)
+_FIND_IDLE = ("repeat", "wait", "prioritized", "delayed", "active")
     "waiting-children",
 )
 
@@ -476,6 +584,10 @@ def _raise_if_refused(answer: int, job_id: str) -> None:
 
 def _fetched(answer: list[Any], at: int) -> Fetched:
     return Fetched(_records(answer, at + 3), answer[at], float(answer[at + 1]), answer[at + 2] == 1)
+
+def _or_empty(value: int | None) -> int | str:
+    return "" if value is None else value
+
 
 
 def _records(answer: list[Any], at: int) -> list[tuple[str, dict[str, str]]]:

@@ -1,0 +1,565 @@
+"""Job schedulers: what makes a job again and again, by a cron pattern or an interval.
+
+A scheduler is a record that keeps exactly one pending job, its next run. There is no timer: whichever worker starts
+that job, in Python or in Node, adds the following one first (`plan_next_run`). Workers also look for schedulers whose
+pending job is gone, and mend them (`mend_job_schedulers`).
+
+`Queue` has the verbs; the times of cron patterns are in `_cron`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from ._cron import Cron, local_zone, zone
+from .backoff import Duration, milliseconds
+from .clock import Clock
+from .codec import dumps, loads
+from .connection import Connection
+from .errors import ConfigurationError, ConnectionLostError, SerializationError
+from .job import Job
+from .keys import QueueKeys
+from .options import JobOptions, prepare
+from .scripts import NextRun, Scripts
+
+if TYPE_CHECKING:
+    from .queue import Queue
+
+__all__ = ["JobScheduler", "JobSchedulers", "Missed", "mend_job_schedulers", "plan_next_run"]
+
+Missed = Literal["skip", "once", "all"]
+"""What becomes of runs whose time passed while no worker was there.
+
+The run that was pending is always done, late. `skip`, as in BullMQ: the others are not. `once`: if there were others,
+the last of them is made up for. `all`: all of them are, one after another.
+"""
+
+_MISSED: Final = ("skip", "once", "all")
+# What a run gets from its scheduler, or cannot have.
+_NOT_FOR_TEMPLATES: Final = frozenset(
+    {
+        "job_id",
+        "delay",
+        "timestamp",
+        "deduplication",
+        "parent",
+        "fail_parent_on_failure",
+        "continue_parent_on_failure",
+        "ignore_dependency_on_failure",
+        "remove_dependency_on_failure",
+    }
+)
+# How many schedulers one call looks at.
+_MOST_PER_LOOK: Final = 100
+_LATEST_DATE_MS: Final = 2**53 // 4096
+# Keys of repeatable jobs of BullMQ 5, `name:id:end date:zone:pattern or interval`, which 6 no longer plans.
+_LEGACY_ID: Final = re.compile(r"[^:]*:[^:]*:[0-9]*:[^:]*:(?:.* .*|[0-9]+)")
+
+logger = logging.getLogger("toril.scheduler")
+
+
+@dataclass(frozen=True, slots=True)
+class JobScheduler:
+    """A job scheduler as it stands in the queue.
+
+    Attributes:
+        id: Unique among the queue's schedulers.
+        name: Of its jobs.
+        next_ms: When its pending job is due, in epoch milliseconds. One that has come to its end keeps its last run.
+        iterations: How many runs have been planned, the pending one included.
+        every_ms: The interval, or None for a pattern.
+        pattern: The cron pattern, or None for an interval.
+        tz: The pattern's time zone; None, which Node can leave, is each worker's own.
+        limit: The most runs; None for any number.
+        start_ms: No run before; epoch milliseconds, or None.
+        end_ms: No run after; epoch milliseconds, or None.
+        offset_ms: Where in the interval the runs are.
+        missed: What becomes of missed runs.
+        data: Of its jobs.
+        options: Of its jobs, under BullMQ's names.
+    """
+
+    id: str
+    name: str
+    next_ms: int
+    iterations: int = 0
+    every_ms: int | None = None
+    pattern: str | None = None
+    tz: str | None = None
+    limit: int | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    offset_ms: int | None = None
+    missed: Missed = "skip"
+    data: Any = None
+    options: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def from_record(scheduler_id: str, next_ms: int, record: Mapping[str, str]) -> JobScheduler:
+        """Read a scheduler's record, whoever wrote it."""
+        missed = record.get("missed", "skip")
+        return JobScheduler(
+            id=scheduler_id,
+            name=record.get("name", scheduler_id),
+            next_ms=next_ms,
+            iterations=_number(record.get("ic")) or 0,
+            every_ms=_number(record.get("every")),
+            pattern=record.get("pattern"),
+            tz=record.get("tz"),
+            limit=_number(record.get("limit")),
+            start_ms=_number(record.get("startDate")),
+            end_ms=_number(record.get("endDate")),
+            offset_ms=_number(record.get("offset")),
+            missed=cast("Missed", missed) if missed in _MISSED else "skip",
+            data=loads(record.get("data", "{}"), f"job scheduler {scheduler_id!r}: data"),
+            options=loads(record.get("opts", "{}"), f"job scheduler {scheduler_id!r}: options"),
+        )
+
+    def repeat(self) -> dict[str, Any]:
+        """Return the repeat options that its jobs carry, without their count."""
+        return {
+            name: value
+            for name, value in (
+                ("every", self.every_ms),
+                ("pattern", self.pattern),
+                ("tz", self.tz),
+                ("limit", self.limit),
+                ("startDate", self.start_ms),
+                ("endDate", self.end_ms),
+                ("offset", self.offset_ms or None),
+            )
+            if value is not None
+        }
+
+
+class JobSchedulers:
+    """The verbs of a queue that concern its job schedulers."""
+
+    keys: QueueKeys
+    connection: Connection
+    scripts: Scripts
+    clock: Clock
+    default_job_options: Mapping[str, Any]
+
+    async def upsert_job_scheduler(
+        self,
+        scheduler_id: str,
+        *,
+        every: Duration | None = None,
+        pattern: str | None = None,
+        tz: str | None = None,
+        limit: int | None = None,
+        start_date: datetime | int | None = None,
+        end_date: datetime | int | None = None,
+        offset: Duration | None = None,
+        immediately: bool = False,
+        name: str | None = None,
+        data: Any = None,
+        options: JobOptions | None = None,
+        missed: Missed = "skip",
+    ) -> Job[Any] | None:
+        """Make a job scheduler, or replace its whole definition; return its pending job.
+
+        It can be called at any time, e.g. whenever a worker starts: a pending job that has not begun is replaced, one
+        with the same interval keeps its time, and nothing runs early or twice for it. Another interval begins anew.
+
+        Args:
+            scheduler_id: Unique in the queue.
+            every: The interval between runs; the first is due at once, unless a start or an offset says otherwise.
+            pattern: A cron pattern of five fields, or six with the seconds first, in the dialect of Node's parser.
+            tz: The time zone of the pattern, as 'Europe/Stockholm'; 'UTC' without it.
+            limit: The most runs.
+            start_date: No run before; a datetime (naive is local time), or epoch milliseconds.
+            end_date: No run after, likewise. As in BullMQ it ends the planning: the last run of an interval, planned
+                before, can lie beyond it.
+            offset: Where in the interval the runs are, counted from the Unix epoch.
+            immediately: Let the first run of a pattern be due now.
+            name: Of the jobs; without it the scheduler's id.
+            data: Of the jobs; any JSON.
+            options: Of the jobs, see `JobOptions`.
+            missed: What becomes of runs that are missed; see `Missed`. Node workers skip them always.
+
+        Returns:
+            The pending job; None where a pattern fires no more before its end, and nothing has changed.
+
+        Raises:
+            ConfigurationError: Something cannot be; says what.
+            SerializationError: The data is not JSON.
+            SchedulerSlotError: Other jobs of this scheduler stand where its next run would; nothing has changed.
+            ConnectionLostError: No answer came twice. It is safe to repeat.
+        """
+        where = f"job scheduler {scheduler_id!r} in queue {self.keys.queue!r}"
+        _check_id(scheduler_id, where)
+        await self.connection.learn_time()
+        now_ms = self.clock.now_ms()
+        definition = JobScheduler(
+            id=scheduler_id,
+            name=_checked_name(name or scheduler_id, where),
+            next_ms=0,
+            every_ms=None if every is None else _interval(every, where),
+            pattern=pattern,
+            tz=(tz or "UTC") if pattern is not None else tz,
+            limit=None if limit is None else _whole(limit, where),
+            start_ms=None if start_date is None else _date_ms(start_date, f"{where}: start_date"),
+            end_ms=None if end_date is None else _date_ms(end_date, f"{where}: end_date"),
+            offset_ms=None if offset is None else milliseconds(offset, f"{where}: offset"),
+            missed=missed,
+        )
+        _check(definition, immediately, now_ms, where)
+        text = dumps({} if data is None else data, f"{where}: data")
+        template = _template(options or {}, self.default_job_options, where)
+        next_ms: int | None = None
+        if definition.pattern is not None:
+            try:
+                next_ms = now_ms if immediately else _next_fire(definition, now_ms)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{where}: {error}") from None
+            if next_ms is None:
+                return None
+        run = _next_run(scheduler_id, template, {**definition.repeat(), "count": 1}, now_ms, next_ms)
+        upsert = (now_ms, scheduler_id, run, definition.name, text, _fields(definition, text, template))
+        times = (definition.every_ms, definition.offset_ms, definition.start_ms)
+        try:
+            job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+        except ConnectionLostError:
+            # Whether or not the first was heard, the same again leaves one pending job.
+            job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+        record = {
+            "name": definition.name,
+            "data": text,
+            "opts": f"{run.options[:-1]},{dumps({'jobId': job_id, 'delay': delay_ms})[1:]}",
+            "timestamp": str(now_ms),
+            "delay": str(delay_ms),
+            "priority": str(run.priority),
+            "rjk": scheduler_id,
+        }
+        return Job(cast("Queue", self), job_id, record)
+
+    async def remove_job_scheduler(self, scheduler_id: str) -> bool:
+        """End a job scheduler; False where there is none of this id.
+
+        Its pending job goes with it, unless its time has come: what waits for a worker already is still run.
+        """
+        return await self.scripts.remove_job_scheduler(scheduler_id)
+
+    async def get_job_scheduler(self, scheduler_id: str) -> JobScheduler | None:
+        """Return a job scheduler, or None where there is none of this id."""
+        record, score = await self.connection.execute_all(
+            [
+                ("HGETALL", self.keys.key(f"repeat:{scheduler_id}")),
+                ("ZSCORE", self.keys.key("repeat"), scheduler_id),
+            ]
+        )
+        return None if score is None else JobScheduler.from_record(scheduler_id, int(score), _pairs(record))
+
+    async def get_job_schedulers(
+        self, start: int = 0, end: int = -1, *, ascending: bool = False
+    ) -> list[JobScheduler]:
+        """Return job schedulers by the time of their next run.
+
+        Args:
+            start: The first position, from 0.
+            end: The last position, included; -1 is the very last.
+            ascending: The next to run first; else last.
+        """
+        listed = await self.connection.execute(
+            "ZRANGE" if ascending else "ZREVRANGE", self.keys.key("repeat"), start, end, "WITHSCORES"
+        )
+        planned = _pairs(listed)
+        if not planned:
+            return []
+        records = await self.connection.execute_all(
+            [("HGETALL", self.keys.key(f"repeat:{scheduler_id}")) for scheduler_id in planned]
+        )
+        return [
+            JobScheduler.from_record(scheduler_id, int(next_ms), _pairs(record))
+            for (scheduler_id, next_ms), record in zip(planned.items(), records, strict=True)
+        ]
+
+    async def get_job_schedulers_count(self) -> int:
+        """Return how many job schedulers the queue has."""
+        count: int = await self.connection.execute("ZCARD", self.keys.key("repeat"))
+        return count
+
+
+async def plan_next_run(queue: Queue, job: Job[Any]) -> str | None:
+    """Add the run that follows a scheduler's job, which starts now; return its id.
+
+    Returns None where none follows: the limit or the end is reached, the scheduler is gone or was replaced, or this
+    run has been started before. It is safe to repeat.
+
+    Raises:
+        ConfigurationError: The pattern or the time zone means nothing here. Nothing was planned.
+    """
+    scheduler_id = job.scheduler_id
+    repeat = job.options.raw.get("repeat")
+    if scheduler_id is None or not isinstance(repeat, dict):
+        return None
+    count, missed = await queue.connection.execute(
+        "HMGET", queue.keys.key(f"repeat:{scheduler_id}"), "ic", "missed"
+    )
+    if count is None and _LEGACY_ID.fullmatch(scheduler_id):
+        return None
+    fields = {name: str(value) for name, value in cast("dict[str, Any]", repeat).items() if value is not None}
+    planned = _number(job.id.rpartition(":")[2])
+    definition = JobScheduler.from_record(scheduler_id, planned or 0, {**fields, "missed": missed or "skip"})
+    run = _following(
+        definition, job.options.raw, (_number(fields.get("count")) or 0) + 1, queue.clock.now_ms()
+    )
+    if run is None:
+        return None
+    now_ms, next_run = run
+    added = await queue.scripts.update_job_scheduler(
+        now_ms, scheduler_id, next_run, producer_id=job.id, every=definition.every_ms
+    )
+    return added or None
+
+
+async def mend_job_schedulers(queue: Queue) -> list[str]:
+    """Give schedulers whose pending job is gone their next run again; return their ids.
+
+    A run that had not begun when it was lost is planned again; else the next follows by the scheduler's policy.
+    Schedulers that have come to their end are left alone.
+    """
+    mended: list[str] = []
+    first = 0
+    while True:
+        seen, idle = await queue.scripts.find_idle_job_schedulers(first, _MOST_PER_LOOK)
+        for scheduler_id, planned in idle:
+            try:
+                if await _mend(queue, scheduler_id, planned):
+                    mended.append(scheduler_id)
+            except (ConfigurationError, SerializationError) as error:
+                logger.error("queue %r: job scheduler %r cannot go on: %s", queue.name, scheduler_id, error)
+        if seen < _MOST_PER_LOOK:
+            return mended
+        first += seen
+
+
+async def _mend(queue: Queue, scheduler_id: str, planned: str) -> bool:
+    key = queue.keys.key(f"repeat:{scheduler_id}")
+    record, last = await queue.connection.execute_all(
+        [("HGETALL", key), ("HMGET", f"{key}:{planned}", "opts", "finishedOn")]
+    )
+    definition = JobScheduler.from_record(scheduler_id, int(planned), _pairs(record))
+    now_ms = queue.clock.now_ms()
+    options: Mapping[str, Any] = definition.options or {}
+    count = definition.iterations + 1
+    is_unrun = int(planned) > now_ms and last[1] is None
+    if last[0] is not None:
+        options = loads(last[0], f"job scheduler {scheduler_id!r}: options of its last job")
+        is_unrun = last[1] is None
+        repeat = options.get("repeat")
+        count = (_number(repeat.get("count")) if isinstance(repeat, dict) else None) or definition.iterations
+        count += not is_unrun
+    elif is_unrun:
+        count = definition.iterations
+    run = _following(definition, options, count, now_ms, same_again=is_unrun)
+    if run is None:
+        return False
+    now_ms, next_run = run
+    added = await queue.scripts.update_job_scheduler(
+        now_ms, scheduler_id, next_run, planned_ms=planned, every=definition.every_ms
+    )
+    if added:
+        logger.warning(
+            "queue %r: job scheduler %r had no pending job; its next is %r", queue.name, scheduler_id, added
+        )
+    return bool(added)
+
+
+def _following(
+    scheduler: JobScheduler,
+    options: Mapping[str, Any],
+    count: int,
+    now_ms: int,
+    *,
+    same_again: bool = False,
+) -> tuple[int, NextRun] | None:
+    """What follows the run that was planned for `next_ms`: (now, run); None where it was the last."""
+    if scheduler.limit is not None and count > scheduler.limit:
+        return None
+    # Runs to be made up for belong to the time before the end, whatever time it is now.
+    reference = scheduler.next_ms if scheduler.missed == "all" else now_ms
+    if scheduler.end_ms is not None and reference > scheduler.end_ms:
+        return None
+    next_ms: int | None = None
+    if scheduler.pattern is not None:
+        next_ms = scheduler.next_ms if same_again else _next_fire(scheduler, now_ms)
+        if next_ms is None:
+            return None
+    elif scheduler.every_ms is None:
+        return None
+    stored = {**options, "attempts": options.get("attempts", 0)}
+    if isinstance(stored.get("backoff"), (int, float)):
+        stored["backoff"] = {"type": "fixed", "delay": stored["backoff"]}
+    known = stored.get("repeat")
+    repeat = {
+        **(cast("dict[str, Any]", known) if isinstance(known, dict) else scheduler.repeat()),
+        "count": count,
+    }
+    return now_ms, _next_run(scheduler.id, stored, repeat, now_ms, next_ms)
+
+
+def _next_fire(scheduler: JobScheduler, now_ms: int) -> int | None:
+    """When a pattern fires after its planned run, by its policy for missed ones."""
+    assert scheduler.pattern is not None
+    cron = Cron.parse(scheduler.pattern)
+    tz = local_zone() if scheduler.tz is None else zone(scheduler.tz)
+    planned = max(scheduler.next_ms, scheduler.start_ms or 0)
+    found: int | None = None
+    if scheduler.next_ms and scheduler.missed == "all":
+        found = cron.next_after(planned, tz)
+    elif scheduler.next_ms and scheduler.missed == "once":
+        found = cron.latest(planned, now_ms, tz)
+    if found is None:
+        found = cron.next_after(max(planned, now_ms), tz)
+    if found is None or found > min(scheduler.end_ms or _LATEST_DATE_MS, _LATEST_DATE_MS):
+        return None
+    return found
+
+
+def _next_run(
+    scheduler_id: str,
+    template: Mapping[str, Any],
+    repeat: Mapping[str, Any],
+    now_ms: int,
+    next_ms: int | None,
+) -> NextRun:
+    """A run's options: its template's, and where it comes from. Its id and delay are added by the script."""
+    raw = {name: value for name, value in template.items() if name not in {"jobId", "delay", "prevMillis"}}
+    raw |= {"repeat": repeat, "timestamp": now_ms, "repeatJobKey": scheduler_id}
+    if next_ms is not None:
+        raw["prevMillis"] = next_ms
+    priority = raw.get("priority")
+    return NextRun(
+        next_ms,
+        dumps(raw, f"job scheduler {scheduler_id!r}: options"),
+        priority if isinstance(priority, int) else 0,
+        bool(raw.get("lifo")),
+    )
+
+
+def _fields(scheduler: JobScheduler, data: str, template: Mapping[str, Any]) -> list[str]:
+    """The record: names and values in turn. What is not set is absent, since Node tests for presence."""
+    fields = {"name": scheduler.name, **{k: str(v) for k, v in scheduler.repeat().items() if k != "offset"}}
+    if data != "{}":
+        fields["data"] = data
+    if template:
+        fields["opts"] = dumps(template)
+    if scheduler.missed != "skip":
+        fields["missed"] = scheduler.missed
+    return [part for pair in fields.items() for part in pair]
+
+
+def _template(options: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for option in options:
+        if option in _NOT_FOR_TEMPLATES:
+            raise ConfigurationError(f"{where}: its jobs cannot have the option {option!r}")
+    kept = {name: value for name, value in defaults.items() if name not in _NOT_FOR_TEMPLATES}
+    try:
+        stored = prepare(options, kept).stored
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    template: dict[str, Any] = loads(stored)
+    if "attempts" not in options and "attempts" not in kept:
+        del template["attempts"]
+    return template
+
+
+def _check(scheduler: JobScheduler, immediately: bool, now_ms: int, where: str) -> None:
+    if (scheduler.every_ms is None) == (scheduler.pattern is None):
+        raise ConfigurationError(f"{where}: it needs either every or a pattern")
+    if scheduler.pattern is not None:
+        words = scheduler.pattern.split() if isinstance(scheduler.pattern, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+        if len(words) not in {5, 6} and not scheduler.pattern.startswith("@"):
+            raise ConfigurationError(
+                f"{where}: cron pattern {scheduler.pattern!r} must have five fields, or six with the seconds first"
+            )
+        if scheduler.offset_ms is not None:
+            raise ConfigurationError(f"{where}: offset belongs to every; a pattern says itself when it fires")
+    elif scheduler.tz is not None:
+        raise ConfigurationError(f"{where}: tz belongs to a pattern; an interval is the same in all zones")
+    if scheduler.every_ms is not None:
+        if scheduler.offset_ms is not None and scheduler.offset_ms >= scheduler.every_ms:
+            raise ConfigurationError(f"{where}: offset must be shorter than every")
+        if immediately and scheduler.offset_ms:
+            raise ConfigurationError(f"{where}: immediately and offset exclude each other")
+    if immediately and scheduler.start_ms is not None:
+        raise ConfigurationError(f"{where}: immediately and start_date exclude each other")
+    if scheduler.end_ms is not None and scheduler.end_ms < now_ms:
+        raise ConfigurationError(f"{where}: end_date is in the past")
+    if (
+        scheduler.end_ms is not None
+        and scheduler.start_ms is not None
+        and scheduler.end_ms < scheduler.start_ms
+    ):
+        raise ConfigurationError(f"{where}: end_date is before start_date")
+    if scheduler.missed not in _MISSED:
+        raise ConfigurationError(
+            f"{where}: missed must be one of {', '.join(_MISSED)}, got {scheduler.missed!r}"
+        )
+
+
+def _check_id(scheduler_id: str, where: str) -> None:
+    if not isinstance(scheduler_id, str) or not scheduler_id:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{where}: its id must be text and not empty")
+    if any(ord(character) < 32 or ord(character) == 127 for character in scheduler_id):
+        raise ConfigurationError(f"{where}: its id holds a control character")
+    if _LEGACY_ID.fullmatch(scheduler_id) or re.search(r":[0-9]+$", scheduler_id):
+        # `repeat:a:5` would be both the scheduler `a:5` and a run of the scheduler `a`.
+        raise ConfigurationError(
+            f"{where}: its id looks like that of a run; let it not end in ':' and digits"
+        )
+
+
+def _checked_name(name: str, where: str) -> str:
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{where}: name must be text, got {type(name).__name__}")
+    return name
+
+
+def _interval(every: Duration, where: str) -> int:
+    every_ms = milliseconds(every, f"{where}: every")
+    if every_ms < 1:
+        raise ConfigurationError(f"{where}: every must be at least a millisecond")
+    return every_ms
+
+
+def _whole(value: int, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{where}: limit must be a whole number, at least 1")
+    return value
+
+
+def _date_ms(date: datetime | int, what: str) -> int:
+    if isinstance(date, datetime):
+        date = round(date.timestamp() * 1000)
+    if isinstance(date, bool) or not isinstance(date, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(
+            f"{what} must be a datetime or epoch milliseconds, got {type(date).__name__}"
+        )
+    if not 10**12 <= date <= _LATEST_DATE_MS:
+        raise ConfigurationError(f"{what} must lie between 2001 and 2039; a number is epoch milliseconds")
+    return date
+
+
+def _number(text: object) -> int | None:
+    if isinstance(text, (int, float)):
+        return int(text)
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=True))
