@@ -462,17 +462,14 @@ class Worker:
                 taken_back = await self.queue.scripts.move_stalled_jobs_to_wait(
                     self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
                 )
-            except TorilError as error:
                 for job_id in taken_back:
                     logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
                     self._tell("stalled", job_id)
                 await mend_job_schedulers(self.queue)
                 wait = min(interval, patience.failed(error))
+            except TorilError as error:
             else:
                 patience.worked()
-                for job_id in taken_back:
-                    logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
-                    self._tell("stalled", job_id)
             await asyncio.sleep(wait)
 
     # What the loops report
