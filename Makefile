@@ -73,8 +73,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3' >&2; exit 1; }
 	@echo 'Making $(VENV) ...'
-	@$(PYTHON) -m venv $(VENV) \
-		|| { rm -rf $(VENV); echo 'On Debian, venv is a package of its own: apt-get install python3-venv' >&2; exit 1; }
+	@# Debian splits ensurepip off into python3-venv; a pip of the system's does as well.
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) \
+			&& $(PYTHON) -m pip --python $(BIN)/python install --quiet pip 2>/dev/null; } \
+		|| { rm -rf $(VENV); echo 'Python has neither venv nor pip: apt-get install python3-venv' >&2; exit 1; }
 
 $(VENV)/.run-installed: $(RUN_LOCK) pyproject.toml $(wildcard pharmacy_coverage/pyproject.toml) | $(BIN)/python
 	@echo 'Installing what `make run` needs (the first time takes a minute) ...'
