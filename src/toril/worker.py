@@ -466,8 +466,8 @@ class Worker:
                     logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
                     self._tell("stalled", job_id)
                 await mend_job_schedulers(self.queue)
-                wait = min(interval, patience.failed(error))
             except TorilError as error:
+                wait = min(interval, patience.failed(error))
             else:
                 patience.worked()
             await asyncio.sleep(wait)
