@@ -410,14 +410,6 @@ class Scripts:
         _raise_if_refused(answer, job_id)
         return answer
 
-    async def get_state(self, job_id: str) -> str:
-        """Return the name of the state that a job is in, `unknown` where it is in none."""
-        state: str = await self._run("get_state", _GET_STATE, job_id, is_bare=True)
-        return state
-
-    async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
-        bound = self._bound.get((name, suffixes[0]))
-        if bound is None:
     async def upsert_job_scheduler(
         self,
         now_ms: int,
@@ -494,6 +486,14 @@ class Scripts:
         parts = iter(idle)
         return seen, list(zip(parts, parts, strict=True))
 
+    async def get_state(self, job_id: str) -> str:
+        """Return the name of the state that a job is in, `unknown` where it is in none."""
+        state: str = await self._run("get_state", _GET_STATE, job_id, is_bare=True)
+        return state
+
+    async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
+        bound = self._bound.get((name, suffixes[0]))
+        if bound is None:
             bound = (load(name), tuple(self._base + suffix for suffix in suffixes))
             self._bound[name, suffixes[0]] = bound
         script, keys = bound
@@ -552,14 +552,6 @@ _MOVE_TO_WAITING_CHILDREN = ("active", "waiting-children", "stalled", "events")
 _CHANGE_DELAY = ("delayed", "marker", "meta", "events")
 _CHANGE_PRIORITY = ("wait", "active", "prioritized", "pc", "marker", "meta")
 _MOVE_JOBS_TO_WAIT = ("wait", "active", "marker", "meta", "events")
-_GET_STATE = (
-    "completed",
-    "failed",
-    "delayed",
-    "prioritized",
-    "active",
-    "wait",
-    "paused",
 _JOB_SCHEDULER = (
     "repeat",
     "id",
@@ -573,8 +565,20 @@ _JOB_SCHEDULER = (
     "events",
 )
 _FIND_IDLE = ("repeat", "wait", "prioritized", "delayed", "active")
+_GET_STATE = (
+    "completed",
+    "failed",
+    "delayed",
+    "prioritized",
+    "active",
+    "wait",
+    "paused",
     "waiting-children",
 )
+
+
+def _or_empty(value: int | None) -> int | str:
+    return "" if value is None else value
 
 
 def _raise_if_refused(answer: int, job_id: str) -> None:
@@ -584,10 +588,6 @@ def _raise_if_refused(answer: int, job_id: str) -> None:
 
 def _fetched(answer: list[Any], at: int) -> Fetched:
     return Fetched(_records(answer, at + 3), answer[at], float(answer[at + 1]), answer[at + 2] == 1)
-
-def _or_empty(value: int | None) -> int | str:
-    return "" if value is None else value
-
 
 
 def _records(answer: list[Any], at: int) -> list[tuple[str, dict[str, str]]]:
