@@ -34,7 +34,6 @@ from ..errors import (
 )
 from ..job import Job
 from ..job_scheduler import plan_next_run
-from ..options import StoredOptions
 from ..processor import Processor
 from ..queue import Queue
 from ..scripts import FinishedJob
@@ -154,9 +153,9 @@ class Running:
         self._tell("active", job)
         try:
             try:
-                value = await self._call(job)
                 if job.scheduler_id is not None:
                     await self._plan_next_run(claim)
+                value = await self._call(job)
                 result = dumps(value, f"job {job.id!r}: return value")
             except asyncio.CancelledError:
                 await self._cancelled(claim)
@@ -190,15 +189,6 @@ class Running:
         job.note(atm=job.attempts_made + 1, returnvalue=result)
         self._ended(claim, FinishedJob(job.id, claim.token, "completed", result, keep=keep))
 
-    async def _call(self, job: Job[Any]) -> Any:
-        if job.deferred_failure is not None:
-            raise UnrecoverableError(job.deferred_failure)
-        most = self._settings.max_started_attempts
-        if most is not None and job.attempts_started > most:
-            raise UnrecoverableError("job started more than allowable limit")
-        if self._process is not None:
-            if self._is_async:
-                return await self._process(job)
     async def _plan_next_run(self, claim: Claim) -> None:
         """Add the run that follows a scheduler's job before that runs, through faults of the connection."""
         try:
@@ -211,6 +201,15 @@ class Running:
         if claim.is_lost:
             raise asyncio.CancelledError
 
+    async def _call(self, job: Job[Any]) -> Any:
+        if job.deferred_failure is not None:
+            raise UnrecoverableError(job.deferred_failure)
+        most = self._settings.max_started_attempts
+        if most is not None and job.attempts_started > most:
+            raise UnrecoverableError("job started more than allowable limit")
+        if self._process is not None:
+            if self._is_async:
+                return await self._process(job)
             return await self._in_thread(self._process, job)
         processor = self._queue.processors.get(job.name)
         if processor is None:
