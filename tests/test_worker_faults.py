@@ -1,0 +1,310 @@
+"""What hurts a worker does not stop it: bad data, odd processors, cancellation, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from toril import ConfigurationError, Connection, Job, JobFailedError, Queue, Worker
+
+PATIENCE = 15
+
+
+@asynccontextmanager
+async def within(what: str, seconds: float = PATIENCE) -> AsyncIterator[None]:
+    """A deadline that says what it waited for."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        pytest.fail(f"waited {seconds} s for {what}")
+
+
+async def ended(job: Job[Any]) -> str:
+    """Wait until a job has ended and return its return value or its failed reason."""
+    async with within(f"the end of job {job.id}"):
+        try:
+            return str(await job.result())
+        except JobFailedError as error:
+            return f"failed: {error.failed_reason}"
+
+
+async def until(what: str, condition: Callable[[], bool]) -> None:
+    async with within(what):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_an_error_text_that_is_no_utf8_fails_the_job(queue: Queue) -> None:
+    """Half a surrogate pair in a message is replaced, and ends that share its call are reported."""
+
+    async def process(job: Job) -> str:
+        if job.name == "bad":
+            raise ValueError("caf\udce9")
+        return job.name
+
+    bad = await queue.add("bad")
+    good = [await queue.add(f"good{n}") for n in range(3)]
+    async with Worker(queue, process, concurrency=4):
+        assert await ended(bad) == "failed: caf?"
+        assert [await ended(job) for job in good] == ["good0", "good1", "good2"]
+
+
+async def test_stored_bytes_that_are_no_utf8_do_not_stop_a_worker(
+    queue: Queue, client: redis.asyncio.Redis
+) -> None:
+    """A job that another program has spoilt does not hurt those that were fetched with it."""
+
+    async def process(job: Job) -> Any:
+        return job.data
+
+    jobs = [await queue.add("any", {"n": n}) for n in range(4)]
+    await client.hset(queue.keys.job(jobs[1].id), "data", b'{"n":"\xff"}')  # type: ignore[misc]
+    async with Worker(queue, process, concurrency=4):
+        assert await ended(jobs[0]) == "{'n': 0}"
+        assert await ended(jobs[1]) == "{'n': '\ufffd'}"
+        assert await ended(jobs[3]) == "{'n': 3}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ats", "many"),
+        ("atm", "-"),
+        ("stc", "x"),
+        ("opts", "[]"),
+        ("opts", "{"),
+        ("data", "{"),
+        ("priority", "high"),
+        ("timestamp", "now"),
+        ("delay", "1e999"),
+        ("stacktrace", "5"),
+        ("processedOn", "NaN"),
+    ],
+)
+async def test_spoilt_records_do_not_stop_a_worker(
+    queue: Queue, client: redis.asyncio.Redis, field: str, value: str
+) -> None:
+    """Whatever stands in one job's record, that job ends and the others run."""
+
+    async def process(job: Job) -> Any:
+        job.data, job.attempts_made, job.stacktrace, job.priority, job.timestamp  # noqa: B018
+        if job.name == "bad":
+            raise ValueError("bad")
+        return job.name
+
+    jobs = [await queue.add(name) for name in ("a", "spoilt", "bad", "b")]
+    for job in jobs[1:3]:
+        await client.hset(queue.keys.job(job.id), field, value)  # type: ignore[misc]
+    async with Worker(queue, process, concurrency=2):
+        assert await ended(jobs[0]) == "a"
+        assert await ended(jobs[3]) == "b"
+        await ended(jobs[1])
+        assert (await ended(jobs[2])).startswith("failed")
+
+
+class Outcome(BaseException):
+    """What test frameworks raise."""
+
+
+@pytest.mark.parametrize("error", [Outcome("x"), BaseExceptionGroup("x", [Outcome("y")]), SystemExit(3)])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_any_exception_is_a_failed_attempt(queue: Queue, error: BaseException, is_async: bool) -> None:
+    """No exception of a processor takes a slot, or the worker, with it."""
+
+    async def process(job: Job) -> str:
+        if job.name == "bad":
+            raise error
+        return job.name
+
+    def process_in_thread(job: Job) -> str:
+        if job.name == "bad":
+            raise error
+        return job.name
+
+    bad, good = await queue.add("bad"), await queue.add("good")
+    async with Worker(queue, process if is_async else process_in_thread):
+        assert (await ended(bad)).startswith("failed: ")
+        assert await ended(good) == "good"
+
+
+async def test_a_return_value_that_is_no_json_fails_the_job(queue: Queue) -> None:
+    """It fails with a reason; the worker goes on."""
+
+    async def process(job: Job) -> Any:
+        return {"nan": float("nan"), "set": {1}, "ok": 1}[job.name]
+
+    jobs = [await queue.add(name) for name in ("nan", "set", "ok")]
+    async with Worker(queue, process):
+        assert "NaN" in await ended(jobs[0])
+        assert "set" in await ended(jobs[1])
+        assert await ended(jobs[2]) == "1"
+
+
+async def test_a_stopped_worker_hands_back_uncounted_whatever_the_processor_makes_of_it(queue: Queue) -> None:
+    """A processor that turns its cancellation into another error has not failed an attempt."""
+    started = asyncio.Event()
+
+    async def process(job: Job) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise RuntimeError("cleaning up went wrong") from None
+
+    job = await queue.add("any", attempts=3)
+    worker = Worker(queue, process, grace=0)
+    async with worker, within("the start"):
+        await started.wait()
+    assert await queue.get_job_state(job.id) == "waiting"
+    await job.refresh()
+    assert job.attempts_made == 0
+
+
+async def test_cancelling_run_hands_jobs_back(queue: Queue) -> None:
+    """A worker whose task is cancelled leaves no processor running without a lock."""
+    started, over = asyncio.Event(), asyncio.Event()
+
+    async def process(job: Job) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            over.set()
+
+    job = await queue.add("any")
+    task = asyncio.create_task(Worker(queue, process).run(handle_signals=False))
+    async with within("the start"):
+        await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert over.is_set()
+    assert await queue.get_job_state(job.id) == "waiting"
+
+
+async def test_a_mistake_in_the_settings_ends_the_start(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waiting does not mend is raised; a server that is down is waited for."""
+
+    async def broken(self: Connection) -> None:
+        raise ConfigurationError("no such server binary")
+
+    monkeypatch.setattr(Connection, "learn_time", broken)
+    with pytest.raises(ConfigurationError, match="binary"):
+        await asyncio.wait_for(Worker(queue, print).run(handle_signals=False), 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_stops_all_workers_of_a_process(
+    server_url: str, prefix: str, number: signal.Signals
+) -> None:
+    """Two workers on one event loop both hear it, and the process ends by itself."""
+    program = """
+        import asyncio, sys
+        from toril import Queue, Worker
+
+        async def process(job): ...
+
+        async def main():
+            workers = [Worker(name, process, connection=sys.argv[1], prefix=sys.argv[2]) for name in ("a", "b")]
+            ready = [asyncio.Event() for _ in workers]
+            for worker, event in zip(workers, ready):
+                worker.on("ready", event.set)
+            runs = [asyncio.create_task(worker.run()) for worker in workers]
+            for event in ready:
+                await event.wait()
+            print("ready", flush=True)
+            await asyncio.gather(*runs)
+            print("both stopped", flush=True)
+
+        asyncio.run(main())
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), server_url, prefix],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == "ready"
+        os.kill(child.pid, number)
+        rest, _ = child.communicate(timeout=PATIENCE)
+        assert rest.strip() == "both stopped"
+        assert child.returncode == 0
+    finally:
+        child.kill()
+        child.wait()
+
+
+async def test_log_rows_of_any_text_and_any_limit(queue: Queue) -> None:
+    """Rows that UTF-8 cannot hold are mended; a limit of 0 keeps none."""
+    job = await queue.add("any", keep_logs=2)
+    await job.log("caf\udce9")
+    for n in range(3):
+        await job.log(str(n))
+    assert (await queue.get_job_logs(job.id)).logs == ["1", "2"]
+    silent = await queue.add("any", keep_logs=0)
+    assert await silent.log("x") == 0
+    assert (await queue.get_job_logs(silent.id)).logs == []
+
+
+async def test_many_calls_at_once_share_few_connections(queue: Queue, client: redis.asyncio.Redis) -> None:
+    """A thousand concurrent questions do not open a thousand sockets."""
+    job = await queue.add("any")
+    before = int((await client.info("clients"))["connected_clients"])
+    highest = before
+
+    async def watch() -> None:
+        nonlocal highest
+        while True:
+            highest = max(highest, int((await client.info("clients"))["connected_clients"]))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    found = await asyncio.gather(*(queue.get_job(job.id) for _ in range(1000)))
+    watching.cancel()
+    assert all(one is not None and one.id == job.id for one in found)
+    assert highest - before <= 64
+
+
+async def test_a_cancelled_call_does_not_mix_up_answers(queue: Queue) -> None:
+    """Whoever asks next gets the answer to his own question."""
+    jobs = [await queue.add(f"name{n}", {"n": n}) for n in range(20)]
+    for round_ in range(30):
+        tasks = [asyncio.create_task(queue.get_job(job.id)) for job in jobs]
+        for _ in range(round_ % 6):
+            await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Job):
+                assert answer.name == job.name
+            else:
+                assert isinstance(answer, asyncio.CancelledError)
+
+
+async def test_adding_works_after_a_cancelled_add(queue: Queue) -> None:
+    """Cancelling one caller neither cancels the others in its batch, nor loses their jobs."""
+    tasks = [asyncio.create_task(queue.add(f"n{n}")) for n in range(50)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    ids = {job.id for job in results if isinstance(job, Job)}
+    assert len(ids) == 49
+    assert json.dumps(sorted(ids))
+    await queue.add("later")
+    assert len(await queue.get_ids("waiting")) in (50, 51)
