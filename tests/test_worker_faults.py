@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ PATIENCE = 15
 
 
 @asynccontextmanager
-async def within(what: str, seconds: float = PATIENCE) -> AsyncIterator[None]:
+async def within(what: str, seconds: float = PATIENCE) -> AsyncGenerator[None]:
     """A deadline that says what it waited for."""
     try:
         async with asyncio.timeout(seconds):
@@ -38,12 +38,6 @@ async def ended(job: Job[Any]) -> str:
             return str(await job.result())
         except JobFailedError as error:
             return f"failed: {error.failed_reason}"
-
-
-async def until(what: str, condition: Callable[[], bool]) -> None:
-    async with within(what):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_an_error_text_that_is_no_utf8_fails_the_job(queue: Queue) -> None:
@@ -70,7 +64,7 @@ async def test_stored_bytes_that_are_no_utf8_do_not_stop_a_worker(
         return job.data
 
     jobs = [await queue.add("any", {"n": n}) for n in range(4)]
-    await client.hset(queue.keys.job(jobs[1].id), "data", b'{"n":"\xff"}')  # type: ignore[misc]
+    await client.hset(queue.keys.job(jobs[1].id), "data", b'{"n":"\xff"}')
     async with Worker(queue, process, concurrency=4):
         assert await ended(jobs[0]) == "{'n': 0}"
         assert await ended(jobs[1]) == "{'n': '\ufffd'}"
@@ -99,14 +93,14 @@ async def test_spoilt_records_do_not_stop_a_worker(
     """Whatever stands in one job's record, that job ends and the others run."""
 
     async def process(job: Job) -> Any:
-        job.data, job.attempts_made, job.stacktrace, job.priority, job.timestamp  # noqa: B018
+        _ = (job.data, job.attempts_made, job.stacktrace, job.priority, job.timestamp)
         if job.name == "bad":
             raise ValueError("bad")
         return job.name
 
     jobs = [await queue.add(name) for name in ("a", "spoilt", "bad", "b")]
     for job in jobs[1:3]:
-        await client.hset(queue.keys.job(job.id), field, value)  # type: ignore[misc]
+        await client.hset(queue.keys.job(job.id), field, value)
     async with Worker(queue, process, concurrency=2):
         assert await ended(jobs[0]) == "a"
         assert await ended(jobs[3]) == "b"
