@@ -17,12 +17,16 @@ from toril.errors import (
     JobNotFoundError,
     JobNotInStateError,
     LockLostError,
+    RateLimitError,
     TorilError,
     TransitionError,
     UnrecoverableError,
+    WaitingChildrenError,
+    WaitingError,
     refusal,
 )
 
+STEERING = {UnrecoverableError, DelayedError, WaitingError, WaitingChildrenError, RateLimitError}
 CLASSES = [getattr(errors, name) for name in errors.__all__ if isinstance(getattr(errors, name), type)]
 
 
@@ -35,17 +39,16 @@ def test_the_drawing_shows_the_tree() -> None:
             depth = len(match[1]) // 4
             path = [*path[:depth], match[2]]
             drawn[match[2]] = path[depth - 1] if depth else "TorilError"
-    steering = {"UnrecoverableError", "DelayedError"}
     assert set(drawn) == {kind.__name__ for kind in CLASSES}
     for kind in CLASSES:
-        if kind.__name__ not in steering and kind is not TorilError:
+        if kind not in STEERING and kind is not TorilError:
             assert drawn[kind.__name__] == kind.__base__.__name__
 
 
 def test_every_error_of_toril_can_be_caught_at_the_root() -> None:
     """Apart from what processors raise to steer, everything is a TorilError."""
     for kind in CLASSES:
-        assert issubclass(kind, TorilError) or kind in (UnrecoverableError, DelayedError)
+        assert issubclass(kind, TorilError) or kind in STEERING
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,9 @@ def test_a_refusal_names_the_job(code: int, kind: type[TransitionError]) -> None
         JobFailedError("42", "no such pharmacy"),
         DelayedError(timedelta(minutes=1)),
         UnrecoverableError("gone"),
+        WaitingError(),
+        WaitingChildrenError(),
+        RateLimitError(30),
         ConnectionLostError("redis://localhost: no answer"),
     ],
 )

@@ -213,8 +213,8 @@ class DelayedError(Exception):
 class WaitingError(Exception):
     """Raised by a processor: run this job again as soon as may be. No attempt is counted."""
 
-    def __init__(self) -> None:
-        super().__init__("waiting")
+    def __init__(self, message: str = "waiting") -> None:
+        super().__init__(message)
 
 
 class WaitingChildrenError(Exception):
@@ -223,8 +223,8 @@ class WaitingChildrenError(Exception):
     Where there is nothing to wait for, it runs again at once.
     """
 
-    def __init__(self) -> None:
-        super().__init__("waiting for children")
+    def __init__(self, message: str = "waiting for children") -> None:
+        super().__init__(message)
 
 
 class RateLimitError(Exception):
