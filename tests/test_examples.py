@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from toril.embedded import EmbeddedServer
 from toril.errors import ConfigurationError
 
+from .programs import DEADLINE, Running
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 NODE_MODULES = ROOT / "interop" / "node_modules"
-DEADLINE = 60.0
-"""Seconds for one program or one line; a loaded machine may need some of it."""
 
 
 @pytest.fixture
@@ -66,66 +63,9 @@ def run(program: Path, url: str, *arguments: str) -> str:
     return done.stdout
 
 
-class Running:
-    """A program in the background, whose lines can be waited for; SIGTERM ends it, in good order or the test fails."""
-
-    def __init__(self, program: Path, url: str) -> None:
-        self._name = program.name
-        self._process = subprocess.Popen(
-            command(program),
-            env={**os.environ, "TORIL_URL": url},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._lines: list[str] = []
-        self._changed = threading.Condition()
-        self._is_over = False
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._changed:
-                self._lines.append(line.rstrip("\n"))
-                self._changed.notify_all()
-        with self._changed:
-            self._is_over = True
-            self._changed.notify_all()
-
-    def wait_for(self, start: str) -> None:
-        """Wait until a line begins like this."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._is_over or any(line.startswith(start) for line in self._lines), DEADLINE
-            )
-            assert any(line.startswith(start) for line in self._lines), (
-                f"{self._name} never printed {start!r}, but:\n" + "\n".join(self._lines)
-            )
-
-    @property
-    def lines(self) -> list[str]:
-        with self._changed:
-            return list(self._lines)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            code = self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
-        if kind is None:
-            assert code == 0, f"{self._name} exited with {code} after SIGTERM:\n" + "\n".join(self.lines)
-
-
 def say_hello(producer: Path, worker: Path, url: str) -> None:
     """A producer adds a job and leaves; a worker runs it. Neither knows the other, only the server."""
-    with Running(worker, url) as running:
+    with Running(command(worker), url) as running:
         running.wait_for("waiting for jobs")
         # Once as it comes, once with an address of the caller's.
         assert run(producer, url) == "job 1 added\n"
@@ -159,7 +99,7 @@ def test_hello_from_python_to_node(url: str, node_hello: Path) -> None:
 def test_a_producer_needs_no_worker(url: str) -> None:
     """A job that is added while no worker is there is run when one comes."""
     assert run(EXAMPLES / "hello" / "producer.py", url) == "job 1 added\n"
-    with Running(EXAMPLES / "hello" / "worker.py", url) as running:
+    with Running(command(EXAMPLES / "hello" / "worker.py"), url) as running:
         running.wait_for("job 1 completed")
 
 

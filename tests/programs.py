@@ -1,0 +1,73 @@
+"""Programs that a test runs beside itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Self
+
+__all__ = ["DEADLINE", "Running"]
+
+DEADLINE: Final = 60.0
+"""Seconds for one program or one line; a loaded machine may need some of it."""
+
+
+class Running:
+    """A program in the background, whose lines can be waited for; SIGTERM ends it, in good order or the test fails."""
+
+    def __init__(self, command: Sequence[str], url: str) -> None:
+        self._name = Path(command[-1]).name
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, "TORIL_URL": url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._is_over = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def wait_for(self, start: str) -> None:
+        """Wait until a line begins like this."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_over or any(line.startswith(start) for line in self._lines), DEADLINE
+            )
+            assert any(line.startswith(start) for line in self._lines), (
+                f"{self._name} never printed {start!r}, but:\n" + "\n".join(self._lines)
+            )
+
+    @property
+    def lines(self) -> list[str]:
+        with self._changed:
+            return list(self._lines)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+        if kind is None:
+            assert code == 0, f"{self._name} exited with {code} after SIGTERM:\n" + "\n".join(self.lines)
