@@ -1,0 +1,275 @@
+"""A decorated function and its jobs: what is added is what runs, and what is returned comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+
+from toril import (
+    ConfigurationError,
+    Job,
+    JobFailedError,
+    Queue,
+    SerializationError,
+    SyncJob,
+    Worker,
+)
+
+SOON = 15
+
+
+class Application(pydantic.BaseModel):
+    application_id: int
+    sent_at: datetime | None = None
+
+
+class Receipt(pydantic.BaseModel):
+    number: int
+    at: datetime
+
+
+class Point(msgspec.Struct):
+    x: int
+
+
+@dataclass
+class Figure:
+    corners: list[Point]
+
+
+async def test_arguments_arrive_and_the_result_comes_back(queue: Queue) -> None:
+    """`add` takes what the function takes, the worker calls it with that, and `result` has what it returned."""
+
+    @queue.processor()
+    async def greet(name: str, times: int = 1, *, loud: bool = False) -> str:
+        text = f"hello {name} " * times
+        return text.upper() if loud else text
+
+    async with Worker(queue):
+        job = await greet.add("Ada", loud=True)
+        assert job.name == "greet"
+        assert job.data == {"name": "Ada", "times": 1, "loud": True}
+        assert await job.result(SOON) == "HELLO ADA "
+
+
+async def test_models_go_in_and_come_out(queue: Queue) -> None:
+    """Models are the data, and return values get the annotated type back, also inside of containers."""
+
+    @queue.processor()
+    async def book(application: Application) -> Receipt:
+        assert isinstance(application, Application)
+        return Receipt(number=application.application_id, at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    @queue.processor()
+    async def draw(points: list[Point]) -> Figure:
+        return Figure(points)
+
+    @queue.processor()
+    async def list_receipts(count: int) -> dict[str, list[Receipt]]:
+        return {"all": [Receipt(number=n, at=datetime(2026, 1, 1, tzinfo=UTC)) for n in range(count)]}
+
+    @queue.processor()
+    async def when(days: int) -> timedelta | None:
+        return timedelta(days=days) if days else None
+
+    async with Worker(queue, concurrency=4):
+        job = await book.add(Application(application_id=7))
+        assert job.data == {"application_id": 7, "sent_at": None}
+        assert await job.result(SOON) == Receipt(number=7, at=datetime(2026, 1, 1, tzinfo=UTC))
+        assert await (await draw.add([Point(1)])).result(SOON) == Figure([Point(1)])
+        assert (await (await list_receipts.add(2)).result(SOON))["all"][1].number == 1
+        assert await (await when.add(2)).result(SOON) == timedelta(days=2)
+        assert await (await when.add(0)).result(SOON) is None
+
+    await job.refresh()
+    assert job.return_value == Receipt(number=7, at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+async def test_data_from_elsewhere_is_checked_before_the_run(queue: Queue) -> None:
+    """What does not fit the signature fails once and for all, with its path, and the function is not called."""
+    calls: list[int] = []
+
+    @queue.processor(attempts=5)
+    async def count(number: int) -> int:
+        calls.append(number)
+        return number
+
+    @queue.processor("book", attempts=5)
+    async def book(application: Application) -> None: ...
+
+    bad: list[tuple[str, Any, str]] = [
+        ("count", {"number": "1"}, "count: `number`: expected int, got str"),
+        ("count", {}, "count: `number`: missing"),
+        ("count", [1], "count: data: expected object, got array"),
+        ("count", None, "count: `number`: missing"),
+        ("book", {"application_id": "hunter2"}, "book: `application_id`: "),
+    ]
+    async with Worker(queue, concurrency=4):
+        for name, data, message in bad:
+            job = await queue.add(name, data, attempts=5)
+            with pytest.raises(JobFailedError) as caught:
+                await job.result(SOON)
+            assert message in caught.value.failed_reason
+            assert "hunter2" not in caught.value.failed_reason
+            await job.refresh()
+            assert job.attempts_made == 1
+        good = await queue.add("count", {"number": 1, "from": "Node"})
+        assert await good.result(SOON) == 1
+    assert calls == [1]
+
+
+async def test_wrong_arguments_add_nothing(queue: Queue) -> None:
+    """The check comes before the server hears of it."""
+
+    @queue.processor()
+    async def count(number: int) -> int:
+        return number
+
+    wrong: Any = count
+    with pytest.raises(SerializationError, match="count: `number`: expected int, got str"):
+        await wrong.add("1")
+    with pytest.raises(TypeError, match="missing a required argument: 'number'"):
+        await wrong.add()
+    with pytest.raises(SerializationError):
+        await asyncio.to_thread(wrong.sync.add, "1")
+    assert await queue.get_ids("waiting") == []
+
+
+async def test_the_job_is_handed_in_by_its_annotation(queue: Queue) -> None:
+    """As a `Job` to an `async def`, as a `SyncJob` to a `def` in a thread; neither is data."""
+
+    @queue.processor()
+    async def on_the_loop(job: Job, number: int) -> str:
+        await job.update_progress({"at": number})
+        await job.log("hello")
+        return job.id
+
+    @queue.processor()
+    def in_a_thread(job: SyncJob, number: int) -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        job.update_progress(number)
+        job.log("hello")
+        return job.id
+
+    async with Worker(queue, concurrency=2):
+        for job in (await on_the_loop.add(number=3), await in_a_thread.add(number=3)):
+            assert job.data == {"number": 3}
+            assert await job.result(SOON) == job.id
+            await job.refresh()
+            assert job.progress in ({"at": 3}, 3)
+            assert (await queue.get_job_logs(job.id)).logs == ["hello"]
+
+
+async def test_options_are_laid_over_each_other(queue: Queue) -> None:
+    """The queue's defaults, the processor's options, then those of one `add`."""
+    emails = Queue(
+        "emails",
+        connection=queue.connection,
+        prefix=queue.prefix,
+        default_job_options={"attempts": 2, "keep_logs": 5},
+    )
+
+    @emails.processor(attempts=3, priority=7)
+    async def send(to: str) -> None: ...
+
+    job = await send.options(priority=1, delay=60).options(delay=30).add("a")
+    assert job.options.raw == {"attempts": 3, "kl": 5, "priority": 1, "delay": 30_000}
+    plain = await send.add("a")
+    assert plain.options.raw == {"attempts": 3, "kl": 5, "priority": 7}
+    assert (await send.options(job_id="once").add("a")).id == "once"
+    assert (await send.options(job_id="once").add("b")).id == "once"
+    assert await emails.get_ids("delayed") == [job.id]
+
+
+async def test_an_attempt_that_takes_too_long_fails(queue: Queue) -> None:
+    """The function is cancelled where it waits, and the reason says after how long."""
+    cancelled = asyncio.Event()
+
+    @queue.processor(timeout=0.05)
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    @queue.processor(timeout=60)
+    async def own_timeout() -> None:
+        raise TimeoutError("the pharmacy did not answer")
+
+    async with Worker(queue, concurrency=2):
+        with pytest.raises(JobFailedError, match=r"timed out after 0\.05 s"):
+            await (await slow.add()).result(SOON)
+        with pytest.raises(JobFailedError, match="the pharmacy did not answer"):
+            await (await own_timeout.add()).result(SOON)
+    assert cancelled.is_set()
+
+
+async def test_calling_a_processor_runs_the_function_here(queue: Queue) -> None:
+    """No job is made; the decorated function keeps its name and docstring."""
+
+    @queue.processor("say-hello")
+    async def greet(name: str) -> str:
+        """Greet somebody."""
+        return f"hello {name}"
+
+    assert await greet("Ada") == "hello Ada"
+    assert greet.__doc__ == "Greet somebody."
+    assert greet.name == "say-hello"
+    assert await queue.get_ids("waiting") == []
+
+
+def test_mistakes_are_found_when_decorating() -> None:
+    """Names that are taken or missing, options that cannot be, parameters that JSON cannot fill."""
+    queue = Queue("tests")
+
+    @queue.processor()
+    async def send_mail(to: str) -> None: ...
+
+    assert send_mail.name == "send-mail"
+    with pytest.raises(ConfigurationError, match="has a processor 'send-mail' already"):
+        queue.processor()(send_mail.function)
+    with pytest.raises(ConfigurationError, match="a processor without a name"):
+        queue.processor()(lambda: None)
+    with pytest.raises(ConfigurationError, match="job_id names one job"):
+        queue.processor("a", job_id="x")(lambda: None)
+    with pytest.raises(ConfigurationError, match="timeout= needs an `async def`"):
+        queue.processor("a", timeout=3)(lambda: None)
+    with pytest.raises(ConfigurationError, match="attempts must be"):
+        queue.processor("a", attempts=-1)(lambda: None)
+    with pytest.raises(ConfigurationError, match="timeout"):
+        queue.processor("a", timeout=-1)(send_mail.function)
+    with pytest.raises(ConfigurationError, match=r"a: `\*values` has no name"):
+        queue.processor("a")(lambda *values: None)  # pyright: ignore[reportUnknownLambdaType]
+    assert set(queue.processors) == {"send-mail"}
+
+
+async def test_a_return_value_of_another_type_is_named(queue: Queue) -> None:
+    """A result that another worker wrote, and that does not fit the annotation, is no silent surprise."""
+
+    @queue.processor()
+    async def count() -> Point:
+        return "not a point"  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    async with Worker(queue):
+        job = await count.add()
+        with pytest.raises(SerializationError, match="return value: expected object, got str"):
+            await job.result(SOON)
+
+
+async def test_the_stored_text_is_plain_json(queue: Queue) -> None:
+    """A Node worker reads it with JSON.parse and finds the argument names."""
+
+    @queue.processor()
+    async def book(application: Application, note: str = "") -> None: ...
+
+    job = await book.add(Application(application_id=1))
+    assert json.loads(job.data_json) == {"application": {"application_id": 1, "sent_at": None}, "note": ""}
