@@ -1,0 +1,143 @@
+"""The same verbs without asyncio: from threads, from forked children, and never from within a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from toril import ConfigurationError, JobFailedError, NewJob, Queue, Worker
+
+SOON = 15
+
+
+@pytest.fixture
+def blocking_queue(server_url: str, prefix: str) -> Queue:
+    return Queue("blocking", connection=server_url, prefix=prefix)
+
+
+def test_a_program_without_asyncio_adds_and_looks(blocking_queue: Queue) -> None:
+    """Adding, looking, pausing and retrying are calls that return what they say."""
+    sync = blocking_queue.sync
+    job = sync.add("greet", {"name": "Ada"}, delay=60)
+    assert job.data == {"name": "Ada"}
+    assert job.get_state() == "delayed"
+    job.promote()
+    assert job.get_state() == "waiting"
+    assert job.log("row") == 1
+    job.update_progress({"at": 1})
+    job.refresh()
+    assert job.progress == {"at": 1}
+    assert sync.get_job_logs(job.id).logs == ["row"]
+
+    more = sync.add_bulk([NewJob("a", 1), ("b", 2), ("c", 3, {"priority": 5})])
+    assert [one.name for one in more] == ["a", "b", "c"]
+    assert sync.get_job_counts("waiting", "prioritized") == {"waiting": 3, "prioritized": 1}
+    assert [one.name for one in sync.get_jobs("prioritized")] == ["c"]
+    found = sync.get_job(more[0].id)
+    assert found is not None
+    assert found.name == "a"
+    assert sync.get_job("missing") is None
+
+    assert not sync.is_paused()
+    sync.pause()
+    assert sync.is_paused()
+    sync.resume()
+    sync.close()
+    assert sync.get_job_state(job.id) == "waiting"
+    sync.close()
+
+
+async def test_results_reach_threads(queue: Queue) -> None:
+    """`result` blocks the thread that asks until a worker has the job done, and raises what it should."""
+
+    async def process(job: Any) -> int:
+        if job.name == "bad":
+            raise ValueError("bad")
+        return int(job.data)
+
+    def work() -> list[int]:
+        jobs = [queue.sync.add("good", n) for n in range(5)]
+        bad = queue.sync.add("bad")
+        with pytest.raises(JobFailedError, match="bad"):
+            bad.result(SOON)
+        with pytest.raises(TimeoutError):
+            queue.sync.add("later", 1, delay=60).result(0.1)
+        return [job.result(SOON) for job in jobs]
+
+    async with Worker(queue, process, concurrency=2):
+        assert await asyncio.to_thread(work) == [0, 1, 2, 3, 4]
+    await asyncio.to_thread(queue.sync.close)
+
+
+def test_many_threads_share_one_loop(blocking_queue: Queue) -> None:
+    """Threads may all call at once; there is one thread behind them."""
+    with ThreadPoolExecutor(16) as pool:
+        ids = list(pool.map(lambda n: blocking_queue.sync.add("any", n).id, range(200)))
+    assert len(set(ids)) == 200
+    assert sum(thread.name == "toril-sync" for thread in threading.enumerate()) == 1
+    blocking_queue.sync.close()
+
+
+async def test_a_call_that_would_block_a_loop_is_refused(queue: Queue) -> None:
+    """On an event loop there is the awaitable call; the refused one leaves nothing behind."""
+    with pytest.raises(ConfigurationError, match="blocks the event loop"):
+        queue.sync.add("any")
+    assert await queue.get_ids("waiting") == []
+
+
+def test_forked_children_and_their_parent_go_on(server_url: str, prefix: str) -> None:
+    """A pre-forking server that has added before the fork can add after it, in parent and children."""
+    program = """
+        import gc, os, sys
+        from toril import Queue
+
+        queue = Queue("forked", connection=sys.argv[1], prefix=sys.argv[2])
+        queue.sync.add("before")
+        children = []
+        for n in range(3):
+            pid = os.fork()
+            if pid == 0:
+                gc.collect()
+                queue.sync.add(f"child{n}")
+                gc.collect()
+                queue.sync.add(f"child{n}")
+                os._exit(0)
+            children.append(pid)
+            queue.sync.add("parent")
+        assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+        queue.sync.add("after")
+        print(queue.sync.get_job_counts("waiting")["waiting"])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), server_url, prefix],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "11"
+
+
+def test_a_program_that_has_blocked_ends(server_url: str, prefix: str) -> None:
+    """The thread behind the calls does not hold up the end of the process, nor says anything then."""
+    program = """
+        import sys
+        from toril import Queue
+        Queue("ending", connection=sys.argv[1], prefix=sys.argv[2]).sync.add("any")
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), server_url, prefix],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
