@@ -28,9 +28,9 @@ __all__ = ["MongoError", "MongoServer"]
 REPLICA_SET: Final = "toril"
 OLDEST_USABLE: Final = (6, 0)  # `$in` in the filter of a partial index
 MENDED_BY_URL: Final = "Or set MONGODB_URL to a replica set that runs elsewhere."
+LIBCURL: Final = "libcurl.so.4"
 
 _NOT_YET_INITIALIZED = 94
-_INVALID_REPLICA_SET_CONFIG = 93
 
 
 class MongoError(Exception):
@@ -176,7 +176,8 @@ class MongoServer:
         ]
         said = self.dir / "mongod.out"
         with said.open("wb") as output:
-            self._process = process = spawn(command, output=output)
+            environment = os.environ | borrowed_libraries(binary, self.dir)
+            self._process = process = spawn(command, output=output, env=environment)
         while True:
             code = process.poll()
             for entry in _log_entries(self.log):
@@ -324,6 +325,50 @@ def _why_it_ended(binary: Path, code: int, said: str, entries: list[dict[str, An
         f"MongoDB ended with code {code}: {told or 'it did not say why'}. Its log is {dir / 'mongod.log'}. "
         f"{MENDED_BY_URL}"
     )
+
+
+def borrowed_libraries(binary: Path, dir: Path) -> dict[str, str]:
+    """Return the environment in which `binary` finds a libcurl, if the machine has none.
+
+    The wheel's `mongod` is linked with libcurl, which it needs for cloud services only, and a bare Debian has
+    none. pycurl's wheel brings one along, under a name of its own; `dir` gets a link with the usual name.
+    """
+    if "libcurl.so.4" not in _missing_libraries(binary):
+        return {}
+    spec = importlib.util.find_spec("pycurl")
+    if spec is None or spec.origin is None:
+        return {}
+    # A module in some releases, a package in others.
+    origin = Path(spec.origin)
+    beside = (origin.parent if spec.submodule_search_locations else origin).with_name("pycurl.libs")
+    for library in beside.glob("libcurl-*.so.4*"):
+        links = dir / "libraries"
+        links.mkdir(exist_ok=True)
+        link = links / "libcurl.so.4"
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
+        return {"LD_LIBRARY_PATH": f"{links}:{beside}"}
+    return {}
+
+
+def _with_libraries(binary: Path, dir: Path) -> dict[str, str] | None:
+    """Return an environment in which the binary finds its libraries; None: the usual one is as good.
+
+    A small Debian lacks `libcurl.so.4`. The wheel of pycurl brings one along, under another name.
+    """
+    if _missing_libraries(binary) != [LIBCURL]:
+        return None
+    spec = importlib.util.find_spec("pycurl")
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        bundled = Path(place).with_name("pycurl.libs")
+        for library in bundled.glob("libcurl-*.so.4*"):
+            aliases = dir / "lib"
+            aliases.mkdir(parents=True, exist_ok=True)
+            (aliases / LIBCURL).unlink(missing_ok=True)
+            (aliases / LIBCURL).symlink_to(library)
+            path = [str(aliases), str(bundled), os.environ.get("LD_LIBRARY_PATH", "")]
+            return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, path))}
+    return None
 
 
 def _missing_libraries(binary: Path) -> list[str]:
