@@ -8,13 +8,22 @@
 // classes are used, and a worker's `backend` for the one move that has no public method, the stalled check.
 
 import { createInterface } from 'node:readline';
-import { DelayedError, Job, Queue, QueueEvents, UnrecoverableError, Worker } from 'bullmq';
+import { DelayedError, FlowProducer, Job, Queue, QueueEvents, UnrecoverableError, Worker } from 'bullmq';
 
 const objects = new Map();
-const trueNow = Date.now;
+const TrueDate = Date;
 const trueRandom = Math.random;
 
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+
+/** A Date whose present is `now`, however it is asked for. */
+const standing = (now) =>
+  class extends TrueDate {
+    constructor(...args) {
+      super(...(args.length === 0 ? [now] : args));
+    }
+    static now = () => now;
+  };
 
 // --- values that JSON has no word for -------------------------------------------------------------------------
 
@@ -39,6 +48,7 @@ function show(value) {
   if (value instanceof Job) return Object.fromEntries(JOB_FIELDS.map((field) => [field, value[field]]));
   if (value instanceof Error) return { name: value.name, message: value.message };
   if (Array.isArray(value)) return value.map(show);
+  if (value?.job instanceof Job) return { job: show(value.job), children: show(value.children ?? []) };
   return value;
 }
 
@@ -140,7 +150,7 @@ const COMMANDS = {
 
   /** Stands the clock at `now` ms, or lets it go (null); `random` likewise replaces Math.random. */
   clock: ({ now, random = null }) => {
-    Date.now = now === null ? trueNow : () => now;
+    globalThis.Date = now === null ? TrueDate : standing(now);
     Math.random = random === null ? trueRandom : () => random;
   },
 
@@ -160,6 +170,14 @@ const COMMANDS = {
     tellEvents(worker, handle);
     objects.set(handle, worker);
     await worker.waitUntilReady();
+  },
+
+  /** A flow producer belongs to no queue. */
+  flows: async ({ handle, options }) => {
+    const flows = new FlowProducer({ connection, ...options });
+    flows.on('error', () => {});
+    objects.set(handle, flows);
+    await flows.waitUntilReady();
   },
 
   events: async ({ handle, name, options }) => {
@@ -186,8 +204,8 @@ const COMMANDS = {
 
   'open-gate': ({ name }) => gate(name).open(),
 
-  // A worker's moves one at a time, with tokens of the caller's.
-  take: async ({ worker, token }) => (await the(worker).getNextJob(token, { block: false })) ?? null,
+  // A worker's moves one at a time, with tokens of the caller's. Fetching goes past the loop's memory of rate limits.
+  take: async ({ worker, token }) => (await the(worker).moveToActive(token, the(worker).opts.name)) ?? null,
   complete: async ({ worker, jobId, token, value, fetchNext = false }) => {
     const job = await held(worker, jobId);
     return fetched(worker, await job.moveToCompleted(value, token, fetchNext), token);
@@ -203,6 +221,10 @@ const COMMANDS = {
   'give-back': async ({ worker, jobId, token }) => {
     const job = await held(worker, jobId);
     return job.moveToWait(token);
+  },
+  'wait-for-children': async ({ worker, jobId, token, child }) => {
+    const job = await held(worker, jobId);
+    return job.moveToWaitingChildren(token, child ? { child } : {});
   },
   'extend-lock': async ({ worker, jobId, token, duration }) => {
     const job = await held(worker, jobId);

@@ -1,7 +1,8 @@
 """Runs one program on both clients and compares what it leaves, after each step.
 
 A program is a list of steps, each the name of a move and its arguments. Both clients begin with no keys at all and are
-told the same time. An argument may be a `Pick`, for random programs, which do not know what the clients will hold.
+told the same time. A step is about the queue `q` unless it has an argument `queue`. An argument may be a `Pick`, for
+random programs, which do not know what the clients will hold.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any, Final
 
 import redis
 
-from tests.conftest import TurnedClock
-from tests.interop.node import Node, NodeError, NodeQueue, NodeWorker
-from toril import Job, KeepJobs, Queue, TorilError, Worker
+from tests.interop.node import Node, NodeError, NodeFlows, NodeQueue, NodeWorker
+from toril import Connection, FlowProducer, Job, KeepJobs, Queue, TorilError, Worker
 from toril._loops.claims import Settings
+from toril.clock import ServerClock
 from toril.keys import QueueKeys
 
 from . import keyspace
@@ -27,6 +28,7 @@ __all__ = ["ITS", "START_MS", "Bench", "Pick", "PickEnds", "Step", "open_bench"]
 
 Json = Any
 Step = tuple[str, dict[str, Json]]
+QUEUES: Final = ("q", "r")
 START_MS: Final = 1_800_000_000_000
 ITS: Final = "its own token"
 """As the token of a step: the one that holds the job's lock."""
@@ -39,8 +41,8 @@ class Pick:
     key: str
     index: int = 0
 
-    def of(self, space: Keyspace) -> str:
-        content: list[Json] = space.get(self.key, {}).get("content", [])
+    def of(self, space: Keyspace, queue: str) -> str:
+        content: list[Json] = space.get(f"{queue}:{self.key}", {}).get("content", [])
         if not content:
             return "nobody"
         found = content[self.index % len(content)]
@@ -59,15 +61,15 @@ class PickEnds:
     hows: tuple[str, ...]
     begins_refused: bool = False
 
-    def of(self, space: Keyspace) -> list[dict[str, Json]]:
+    def of(self, space: Keyspace, queue: str) -> list[dict[str, Json]]:
         ends: list[dict[str, Json]] = []
-        active: list[str] = space.get("active", {}).get("content", [])
-        held = [job for job in active if f"{job}:lock" in space]
+        active: list[str] = space.get(f"{queue}:active", {}).get("content", [])
+        held = [job for job in active if f"{queue}:{job}:lock" in space]
         for number, (job, how) in enumerate(zip(held, self.hows, strict=False)):
             if self.begins_refused and number == 0:
                 ends.append({"job": job, "token": "foreign", "value": None})
             outcome = {"value": number} if how == "done" else {"error": f"error {number}"}
-            ends.append({"job": job, "token": space[f"{job}:lock"]["content"], **outcome})
+            ends.append({"job": job, "token": space[f"{queue}:{job}:lock"]["content"], **outcome})
         return ends
 
 
@@ -79,8 +81,10 @@ class Bench:
         steps: How many steps were compared so far, in all programs.
     """
 
-    node: NodeSide
-    toril: TorilSide
+    node: dict[str, NodeSide]
+    toril: dict[str, TorilSide]
+    prefixes: tuple[str, str]
+    clock: BenchClock
     client: redis.Redis
     steps: int = 0
 
@@ -90,23 +94,24 @@ class Bench:
         Raises:
             AssertionError: The two differ, in an answer or in a key; with the program so far.
         """
-        for side in (self.node, self.toril):
-            keyspace.forget(self.client, side.keys.base)
+        for prefix in self.prefixes:
+            keyspace.forget(self.client, f"{prefix}:")
         await self._turn_clock(START_MS)
         space: Keyspace = {}
         for at, (name, raw) in enumerate(program):
             if name == "time_passes":
-                await self._turn_clock(self.toril.clock.now_ms() + raw["ms"])
+                await self._turn_clock(self.clock.now_ms() + raw["ms"])
                 continue
-            args = _resolve(raw, space)
+            queue = raw.get("queue", "q")
+            args = _resolve({key: value for key, value in raw.items() if key != "queue"}, space, queue)
             if args.get("ends") == []:
                 continue
             answers = (
-                await _answer(OPERATIONS[name].node, self.node, args),
-                await _answer(OPERATIONS[name].toril, self.toril, args),
+                await _answer(OPERATIONS[name].node, self.node[queue], args),
+                await _answer(OPERATIONS[name].toril, self.toril[queue], args),
             )
-            space = keyspace.read(self.client, self.node.keys.base)
-            differences = keyspace.difference(space, keyspace.read(self.client, self.toril.keys.base))
+            space, other = (keyspace.read(self.client, f"{prefix}:") for prefix in self.prefixes)
+            differences = keyspace.difference(space, other)
             if answers[0] != answers[1]:
                 differences.insert(0, f"answer: node {answers[0]!r}, toril {answers[1]!r}")
             if differences:
@@ -120,31 +125,49 @@ class Bench:
         return space
 
     async def _turn_clock(self, now_ms: int) -> None:
-        self.toril.clock.turn((now_ms - self.toril.clock.now_ms()) / 1000)
-        await self.node.queue.node.ask("clock", now=now_ms)
+        self.clock.at_ms = now_ms
+        await self.node["q"].queue.node.ask("clock", now=now_ms)
+
+
+class BenchClock(ServerClock):
+    """The clock of a connection, which stands at `at_ms` whatever the server says."""
+
+    at_ms = START_MS
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def learn(self, asked: float, answered: float, seconds: int, microseconds: int) -> None:
+        pass
 
 
 @asynccontextmanager
 async def open_bench(url: str, node: Node, prefix: str) -> AsyncGenerator[Bench]:
     """Open both clients under a prefix; `node` is a process that nobody else uses, since its clock is turned."""
-    keys = QueueKeys(f"{prefix}:node", "q"), QueueKeys(f"{prefix}:toril", "q")
+    prefixes = f"{prefix}:node", f"{prefix}:toril"
     async with AsyncExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(url, decode_responses=True))
-        clock = TurnedClock(START_MS)
-        toril_queue = Queue("q", connection=url, prefix=keys[1].prefix, clock=clock)
-        await stack.enter_async_context(toril_queue)
-        # The queue's settings are then written by the scripts, on both sides.
-        queue = NodeQueue(node, "q", prefix=keys[0].prefix, skipMetasUpdate=True)
-        await stack.enter_async_context(queue)
-        workers: dict[str, NodeWorker] = {}
-        for name, options in WORKERS.items():
-            worker = NodeWorker(node, "q", prefix=keys[0].prefix, lockDuration=LOCK_MS, **options)
-            workers[name] = await stack.enter_async_context(worker)
-        toril = TorilSide(keys[1], client, clock, toril_queue)
-        for name, options in WORKERS.items():
-            toril.workers[name] = TorilWorker(toril_queue, _settings(toril_queue, options))
-            stack.callback(toril.workers[name].running.close)
-        yield Bench(NodeSide(keys[0], client, queue, workers), toril, client)
+        connection = await stack.enter_async_context(Connection(url))
+        connection.clock = clock = BenchClock()
+        node_flows = await stack.enter_async_context(NodeFlows(node, prefix=prefixes[0]))
+        flows = FlowProducer(connection=connection, prefix=prefixes[1])
+        bench = Bench({}, {}, prefixes, clock, client)
+        for name in QUEUES:
+            # The queue's settings are then written by the scripts, on both sides.
+            node_queue = NodeQueue(node, name, prefix=prefixes[0], skipMetasUpdate=True)
+            await stack.enter_async_context(node_queue)
+            workers: dict[str, NodeWorker] = {}
+            for kind, options in WORKERS.items():
+                worker = NodeWorker(node, name, prefix=prefixes[0], lockDuration=LOCK_MS, **options)
+                workers[kind] = await stack.enter_async_context(worker)
+            bench.node[name] = NodeSide(QueueKeys(prefixes[0], name), client, node_queue, workers, node_flows)
+            queue = Queue(name, connection=connection, prefix=prefixes[1])
+            toril = TorilSide(queue.keys, client, clock, queue, flows)
+            for kind, options in WORKERS.items():
+                toril.workers[kind] = TorilWorker(queue, _settings(queue, options))
+                stack.callback(toril.workers[kind].running.close)
+            bench.toril[name] = toril
+        yield bench
 
 
 def _settings(queue: Queue, options: dict[str, Json]) -> Settings:
@@ -178,15 +201,15 @@ def _plain(value: Json) -> Json:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _resolve(value: Json, space: Keyspace) -> Json:
+def _resolve(value: Json, space: Keyspace, queue: str) -> Json:
     """Replace picks by the jobs that they stand for, and then `ITS` by the token that holds the job's lock."""
     if isinstance(value, (Pick, PickEnds)):
-        return value.of(space)
+        return value.of(space, queue)
     if isinstance(value, list):
-        return [_resolve(item, space) for item in value]
+        return [_resolve(item, space, queue) for item in value]
     if isinstance(value, dict):
-        found = {key: _resolve(item, space) for key, item in value.items()}
+        found = {key: _resolve(item, space, queue) for key, item in value.items()}
         if found.get("token") == ITS:
-            found["token"] = space.get(f"{found['job']}:lock", {}).get("content", "no token")
+            found["token"] = space.get(f"{queue}:{found['job']}:lock", {}).get("content", "no token")
         return found
     return value

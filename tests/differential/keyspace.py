@@ -1,9 +1,9 @@
 """What stands in the server, in a form that two clients' keys can be compared in.
 
-Compared are all keys of a queue, type and content: lists in order, sorted sets with the scores' text, hashes field by
-field, streams entry by entry in order. Left out is what cannot be equal or says nothing: stream ids, how long a key
-has still to live (but not whether it expires), the order of options inside their JSON, the queue's own prefix inside
-values, `meta`'s `version`, and keys that are private to toril.
+Compared are all keys under a prefix, type and content: lists in order, sorted sets with the scores' text, hashes field
+by field, streams entry by entry in order. Left out is what cannot be equal or says nothing: stream ids, how long a key
+has still to live (but not whether it expires), the order of members in JSON that a client may write in any order, the
+prefix itself inside values, `meta`'s `version`, and keys that are private to toril.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ __all__ = ["Keyspace", "difference", "forget", "read"]
 
 Json = Any
 Keyspace = dict[str, Json]
-"""Suffix of a key -> {"type", "expires", "content"}."""
+"""Key without the prefix, such as `q:wait` -> {"type", "expires", "content"}."""
 
 _DUMP = Path(__file__).with_name("dump.lua").read_text()
-_PRIVATE = "toril:"
+_PRIVATE = ":toril:"
+_JSON = ("opts", "parent", "pd")
 
 
 def read(client: redis.Redis, base: str) -> Keyspace:
@@ -30,7 +31,7 @@ def read(client: redis.Redis, base: str) -> Keyspace:
     return {
         suffix: {"type": kind, "expires": ttl >= 0, "content": _normal(base, suffix, kind, content)}
         for suffix, kind, ttl, content in sorted(entries)
-        if not suffix.startswith(_PRIVATE)
+        if _PRIVATE not in suffix
     }
 
 
@@ -72,11 +73,12 @@ def _normal(base: str, suffix: str, kind: str, content: Json) -> Json:
         case "zset":
             return [(_own(base, member), score) for member, score in _pairs(content)]
         case "hash":
-            fields = {field: _own(base, value) for field, value in _pairs(content)}
-            if suffix == "meta":
+            fields = {_own(base, field): _own(base, value) for field, value in _pairs(content)}
+            if suffix.endswith(":meta"):
                 fields.pop("version", None)
-            if "opts" in fields:
-                fields["opts"] = json.loads(fields["opts"])
+            for field in _JSON:
+                if field in fields:
+                    fields[field] = json.loads(fields[field])
             return fields
         case "stream":
             return [[_own(base, part) for part in parts] for _, parts in content]
@@ -85,7 +87,7 @@ def _normal(base: str, suffix: str, kind: str, content: Json) -> Json:
 
 
 def _own(base: str, value: str) -> str:
-    """Values may name keys of their queue in full."""
+    """Values may name keys in full."""
     return value.replace(base, "<base>")
 
 

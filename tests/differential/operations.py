@@ -12,18 +12,42 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final, cast
 
 import redis
 
-from tests.conftest import TurnedClock
-from tests.interop.node import UNDEFINED, NodeError, NodeQueue, NodeWorker
-from toril import Exponential, Fixed, Job, JobOptions, KeepJobs, NewJob, Queue, UnrecoverableError
+from tests.interop.node import UNDEFINED, NodeError, NodeFlows, NodeQueue, NodeWorker
+from toril import (
+    Deduplication,
+    Exponential,
+    Fixed,
+    FlowJob,
+    FlowProducer,
+    Job,
+    JobOptions,
+    KeepJobs,
+    NewJob,
+    Parent,
+    Queue,
+    UnrecoverableError,
+)
 from toril._loops.claims import Claim, Settings
 from toril._loops.running import Running
+from toril.clock import Clock
 from toril.codec import dumps
-from toril.errors import JobNotFoundError, JobNotInStateError, LockLostError, refusal
+from toril.errors import (
+    FailedChildrenError,
+    JobNotFoundError,
+    JobNotInStateError,
+    LockLostError,
+    ParentNotFoundError,
+    ParentTakenError,
+    PendingChildrenError,
+    QueueNotEmptyError,
+    refusal,
+)
 from toril.keys import QueueKeys
 from toril.scripts import Fetch, FinishedJob
 
@@ -62,6 +86,7 @@ class NodeSide:
     client: redis.Redis
     queue: NodeQueue
     workers: dict[str, NodeWorker]
+    flows: NodeFlows
 
     async def ask(self, command: str, worker: str, **args: Json) -> Json:
         node = self.queue.node
@@ -74,8 +99,9 @@ class TorilSide:
 
     keys: QueueKeys
     client: redis.Redis
-    clock: TurnedClock
+    clock: Clock
     queue: Queue
+    flows: FlowProducer
     workers: dict[str, TorilWorker] = field(default_factory=dict[str, "TorilWorker"])
 
 
@@ -123,26 +149,36 @@ NewJobs = list[tuple[str, Json, dict[str, Json]]]
 
 
 async def node_add(side: NodeSide, name: str, data: Json, options: dict[str, Json]) -> Json:
-    return (await side.queue.add(name, _payload(data), **options))["id"]
+    return (await side.queue.add(name, _payload(data), **_placed(side, options)))["id"]
 
 
 async def toril_add(side: TorilSide, name: str, data: Json, options: dict[str, Json]) -> Json:
-    return (await side.queue.add(name, data, **_spelt(options))).id
+    return (await side.queue.add(name, data, **_spelt(side, options))).id
 
 
 async def node_add_bulk(side: NodeSide, jobs: NewJobs) -> Json:
-    bulk = [{"name": name, "data": _payload(data), "opts": options} for name, data, options in jobs]
+    bulk = [
+        {"name": name, "data": _payload(data), "opts": _placed(side, options)} for name, data, options in jobs
+    ]
     return [job["id"] for job in await side.queue.call("addBulk", bulk)]
 
 
 async def toril_add_bulk(side: TorilSide, jobs: NewJobs) -> Json:
-    bulk = [NewJob(name, data, _spelt(options)) for name, data, options in jobs]
+    bulk = [NewJob(name, data, _spelt(side, options)) for name, data, options in jobs]
     return [job.id for job in await side.queue.add_bulk(bulk)]
 
 
 def _payload(data: Json) -> Json:
     """toril's None is no payload, which in Node is undefined and not null."""
     return UNDEFINED if data is None else data
+
+
+def _placed(side: NodeSide, options: dict[str, Json]) -> dict[str, Json]:
+    """Programs name a parent's queue without the prefix, which differs from side to side."""
+    if "parent" not in options:
+        return options
+    parent = options["parent"]
+    return {**options, "parent": {"id": parent["id"], "queue": f"{side.keys.prefix}:{parent['queue']}"}}
 
 
 _SPELLING: Final = {
@@ -152,10 +188,15 @@ _SPELLING: Final = {
     "sizeLimit": "size_limit",
     "removeOnComplete": "remove_on_complete",
     "removeOnFail": "remove_on_fail",
+    "failParentOnFailure": "fail_parent_on_failure",
+    "continueParentOnFailure": "continue_parent_on_failure",
+    "ignoreDependencyOnFailure": "ignore_dependency_on_failure",
+    "removeDependencyOnFailure": "remove_dependency_on_failure",
+    "keepLastIfActive": "keep_last_if_active",
 }
 
 
-def _spelt(options: dict[str, Json]) -> JobOptions:
+def _spelt(side: TorilSide, options: dict[str, Json]) -> JobOptions:
     """Return options of Node's as a user of toril writes them."""
 
     def value_of(key: str, value: Json) -> Json:
@@ -170,6 +211,14 @@ def _spelt(options: dict[str, Json]) -> JobOptions:
                 return value / 1000
             case (("removeOnComplete" | "removeOnFail"), dict()):
                 return KeepJobs(**cast("dict[str, int]", value))
+            case "deduplication", dict():
+                told = cast("dict[str, Json]", value)
+                spelt = {_SPELLING.get(name, name): part for name, part in told.items()}
+                if "ttl" in spelt:
+                    spelt["ttl"] /= 1000
+                return Deduplication(**spelt)
+            case "parent", {"id": str(parent_id), "queue": str(queue)}:
+                return Parent(parent_id, f"{side.keys.prefix}:{queue}")
             case _:
                 return value
 
@@ -299,6 +348,21 @@ async def toril_delay(side: TorilSide, job: str, token: str, until: int, worker:
     await side.queue.scripts.move_to_delayed(now_ms, job, token, max(0, until - now_ms), counts=False)
 
 
+async def node_wait_for_children(
+    side: NodeSide, job: str, token: str, child: tuple[str, str] | None = None
+) -> Json:
+    """True where the job now waits for its children, or for the `child` (queue, id)."""
+    named = child and {"queue": f"{side.keys.prefix}:{child[0]}", "id": child[1]}
+    return await side.ask("wait-for-children", "plain", jobId=job, token=token, child=named)
+
+
+async def toril_wait_for_children(
+    side: TorilSide, job: str, token: str, child: tuple[str, str] | None = None
+) -> Json:
+    key = f"{side.keys.prefix}:{child[0]}:{child[1]}" if child else ""
+    return await side.queue.scripts.move_to_waiting_children(side.clock.now_ms(), job, token, key)
+
+
 async def node_give_back(side: NodeSide, job: str, token: str) -> Json:
     return await side.ask("give-back", "plain", jobId=job, token=token)
 
@@ -401,6 +465,223 @@ async def node_update_data(side: NodeSide, job: str, data: Json) -> Json:
 
 async def toril_update_data(side: TorilSide, job: str, data: Json) -> Json:
     await (await side.queue.get_job_or_raise(job)).update_data(data)
+
+
+async def node_change_delay(side: NodeSide, job: str, ms: int) -> Json:
+    await side.queue.on_job(job, "changeDelay", ms)
+
+
+async def toril_change_delay(side: TorilSide, job: str, ms: int) -> Json:
+    await (await side.queue.get_job_or_raise(job)).change_delay(ms / 1000)
+
+
+async def node_change_priority(side: NodeSide, job: str, priority: int, lifo: bool = False) -> Json:
+    await side.queue.on_job(job, "changePriority", {"priority": priority, "lifo": lifo})
+
+
+async def toril_change_priority(side: TorilSide, job: str, priority: int, lifo: bool = False) -> Json:
+    await (await side.queue.get_job_or_raise(job)).change_priority(priority, lifo=lifo)
+
+
+async def node_clear_logs(side: NodeSide, job: str, keep: int) -> Json:
+    await side.queue.on_job(job, "clearLogs", keep)
+
+
+async def toril_clear_logs(side: TorilSide, job: str, keep: int) -> Json:
+    await (await side.queue.get_job_or_raise(job)).clear_logs(keep)
+
+
+# --- removing, and moving many ---
+
+
+async def node_remove(side: NodeSide, job: str, children: bool = True) -> Json:
+    return bool(await side.queue.call("remove", job, {"removeChildren": children}))
+
+
+async def toril_remove(side: TorilSide, job: str, children: bool = True) -> Json:
+    return await side.queue.remove(job, remove_children=children)
+
+
+async def node_drain(side: NodeSide, delayed: bool) -> Json:
+    await side.queue.call("drain", delayed)
+
+
+async def toril_drain(side: TorilSide, delayed: bool) -> Json:
+    await side.queue.drain(delayed=delayed)
+
+
+async def node_clean(side: NodeSide, state: str, grace_ms: int, limit: int) -> Json:
+    # The order of the answer is free.
+    return sorted(await side.queue.call("clean", grace_ms, limit, state))
+
+
+async def toril_clean(side: TorilSide, state: Json, grace_ms: int, limit: int) -> Json:
+    return sorted(await side.queue.clean(grace_ms / 1000, limit, state))
+
+
+async def node_obliterate(side: NodeSide, force: bool) -> Json:
+    await side.queue.call("obliterate", {"force": force})
+
+
+async def toril_obliterate(side: TorilSide, force: bool) -> Json:
+    await side.queue.obliterate(force=force)
+
+
+async def node_retry_jobs(side: NodeSide, state: str, count: int = 1000) -> Json:
+    await side.queue.call("retryJobs", {"state": state, "count": count})
+
+
+async def toril_retry_jobs(side: TorilSide, state: Json, count: int = 1000) -> Json:
+    await side.queue.retry_jobs(state, count=count)
+
+
+async def node_promote_jobs(side: NodeSide, count: int = 1000) -> Json:
+    await side.queue.call("promoteJobs", {"count": count})
+
+
+async def toril_promote_jobs(side: TorilSide, count: int = 1000) -> Json:
+    await side.queue.promote_jobs(count=count)
+
+
+async def node_remove_orphans(side: NodeSide) -> Json:
+    return await side.queue.call("removeOrphanedJobs")
+
+
+async def toril_remove_orphans(side: TorilSide) -> Json:
+    return await side.queue.remove_orphaned_jobs()
+
+
+# --- deduplication ---
+
+
+async def node_free_deduplication(side: NodeSide, id: str) -> Json:
+    return bool(await side.queue.call("removeDeduplicationKey", id))
+
+
+async def toril_free_deduplication(side: TorilSide, id: str) -> Json:
+    return await side.queue.remove_deduplication_key(id)
+
+
+async def node_free_own_deduplication(side: NodeSide, job: str) -> Json:
+    return await side.queue.on_job(job, "removeDeduplicationKey")
+
+
+async def toril_free_own_deduplication(side: TorilSide, job: str) -> Json:
+    return await (await side.queue.get_job_or_raise(job)).remove_deduplication_key()
+
+
+async def node_deduplication_owner(side: NodeSide, id: str) -> Json:
+    return await side.queue.call("getDeduplicationJobId", id)
+
+
+async def toril_deduplication_owner(side: TorilSide, id: str) -> Json:
+    return await side.queue.get_deduplication_job_id(id)
+
+
+# --- flows ---
+
+
+async def node_add_flows(side: NodeSide, flows: list[Json]) -> Json:
+    """Add trees of {"queue", "id", "options", "children"}; every id is given, since generated ones are random."""
+
+    def tree(flow: Json) -> Json:
+        made: dict[str, Json] = {
+            "name": "job",
+            "queueName": flow["queue"],
+            "opts": {**_placed(side, flow.get("options", {})), "jobId": flow["id"]},
+        }
+        if "children" in flow:
+            made["children"] = [tree(child) for child in flow["children"]]
+        return made
+
+    await side.flows.call("addBulk", [tree(flow) for flow in flows])
+
+
+async def toril_add_flows(side: TorilSide, flows: list[Json]) -> Json:
+    def tree(flow: Json) -> FlowJob:
+        options = _spelt(side, {**flow.get("options", {}), "jobId": flow["id"]})
+        children = [tree(child) for child in flow.get("children", ())]
+        return FlowJob("job", flow["queue"], None, options, children)
+
+    # toril tells of a child that could not be attached, Node does not; the keys are the same.
+    with suppress(ParentTakenError):
+        await side.flows.add_bulk([tree(flow) for flow in flows])
+
+
+async def node_remove_unprocessed_children(side: NodeSide, job: str) -> Json:
+    await side.queue.on_job(job, "removeUnprocessedChildren")
+
+
+async def toril_remove_unprocessed_children(side: TorilSide, job: str) -> Json:
+    await (await side.queue.get_job_or_raise(job)).remove_unprocessed_children()
+
+
+async def node_cut_from_parent(side: NodeSide, job: str) -> Json:
+    if side.client.exists(side.keys.job(job)) and not side.client.hexists(side.keys.job(job), "parentKey"):
+        # Node misses the parent of a job that has none; toril says that there was nothing to cut.
+        return False
+    return await side.queue.on_job(job, "removeChildDependency")
+
+
+async def toril_cut_from_parent(side: TorilSide, job: str) -> Json:
+    return await (await side.queue.get_job_or_raise(job)).remove_child_dependency()
+
+
+async def node_children(side: NodeSide, job: str) -> Json:
+    counts = await side.queue.on_job(job, "getDependenciesCount")
+    return [
+        _short(side.keys, await side.queue.on_job(job, "getChildrenValues")),
+        _short(side.keys, await side.queue.on_job(job, "getIgnoredChildrenFailures")),
+        [counts[how] for how in ("processed", "unprocessed", "ignored", "failed")],
+    ]
+
+
+async def toril_children(side: TorilSide, job: str) -> Json:
+    found = await side.queue.get_job_or_raise(job)
+    return [
+        _short(side.keys, await found.get_children_values()),
+        _short(side.keys, await found.get_ignored_children_failures()),
+        list(astuple(await found.get_dependencies_count())),
+    ]
+
+
+def _short(keys: QueueKeys, by_key: dict[str, Json]) -> Json:
+    return sorted((key.removeprefix(f"{keys.prefix}:"), value) for key, value in by_key.items())
+
+
+# --- limits ---
+
+
+async def node_rate_limit(side: NodeSide, ms: int) -> Json:
+    await side.queue.call("rateLimit", ms)
+
+
+async def toril_rate_limit(side: TorilSide, ms: int) -> Json:
+    await side.queue.rate_limit(ms / 1000)
+
+
+async def node_limit(side: NodeSide, most: int, ms: int) -> Json:
+    await side.queue.call("setGlobalRateLimit", most, ms)
+
+
+async def toril_limit(side: TorilSide, most: int, ms: int) -> Json:
+    await side.queue.set_global_rate_limit(most, ms / 1000)
+
+
+async def node_unlimit(side: NodeSide) -> Json:
+    await side.queue.call("removeGlobalRateLimit")
+
+
+async def toril_unlimit(side: TorilSide) -> Json:
+    await side.queue.remove_global_rate_limit()
+
+
+async def node_limit_concurrency(side: NodeSide, most: int) -> Json:
+    await side.queue.call("setGlobalConcurrency", most)
+
+
+async def toril_limit_concurrency(side: TorilSide, most: int) -> Json:
+    await side.queue.set_global_concurrency(most)
 
 
 async def node_pause(side: NodeSide) -> Json:
@@ -538,7 +819,33 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "interval_passes": _command("DEL", "key stalled-check"),
     "old_version_pauses": _command("RENAME", "key wait", "key paused"),
     "marker_is_popped": _command("ZPOPMIN", "key marker"),
-    "limit_concurrency": _command("HSET", "key meta", "concurrency", "{most}"),
+    "limit_concurrency": Operation(node_limit_concurrency, toril_limit_concurrency),
+    "limit": Operation(node_limit, toril_limit),
+    "unlimit": Operation(node_unlimit, toril_unlimit),
+    "rate_limit": Operation(node_rate_limit, toril_rate_limit),
+    "window_ends": _command("DEL", "key limiter"),
+    "change_delay": Operation(node_change_delay, toril_change_delay),
+    "change_priority": Operation(node_change_priority, toril_change_priority),
+    "clear_logs": Operation(node_clear_logs, toril_clear_logs),
+    "remove": Operation(node_remove, toril_remove),
+    "drain": Operation(node_drain, toril_drain),
+    "clean": Operation(node_clean, toril_clean),
+    "obliterate": Operation(node_obliterate, toril_obliterate),
+    "retry_jobs": Operation(node_retry_jobs, toril_retry_jobs),
+    "promote_jobs": Operation(node_promote_jobs, toril_promote_jobs),
+    "remove_orphans": Operation(node_remove_orphans, toril_remove_orphans),
+    "free_deduplication": Operation(node_free_deduplication, toril_free_deduplication),
+    "free_own_deduplication": Operation(node_free_own_deduplication, toril_free_own_deduplication),
+    "deduplication_owner": Operation(node_deduplication_owner, toril_deduplication_owner),
+    "deduplication_runs_out": _command("DEL", "key de:{id}"),
+    "record_vanishes": _command("DEL", "key {job}"),
+    "add_flows": Operation(node_add_flows, toril_add_flows),
+    "wait_for_children": Operation(node_wait_for_children, toril_wait_for_children),
+    "remove_unprocessed_children": Operation(
+        node_remove_unprocessed_children, toril_remove_unprocessed_children
+    ),
+    "cut_from_parent": Operation(node_cut_from_parent, toril_cut_from_parent),
+    "children": Operation(node_children, toril_children),
 }
 
 
@@ -548,6 +855,11 @@ _MESSAGES: Final = {
     r"^(Missing key for job|no job )": "no such job",
     r"^(Missing lock for job|Lock mismatch for job)": "lock lost",
     r"is not in the .* state": "not in that state",
+    r"has pending dependencies": "children pending",
+    r"has at least one failed child": "children failed",
+    r"^Missing key for parent job": "no such parent",
+    r"^The parent job .* cannot be replaced": "another's child",
+    r"active jobs": "jobs are active",
 }
 
 
@@ -568,6 +880,16 @@ def refusal_of(error: Exception) -> str:
             return "lock lost"
         case JobNotInStateError():
             return "not in that state"
+        case PendingChildrenError():
+            return "children pending"
+        case FailedChildrenError():
+            return "children failed"
+        case ParentNotFoundError():
+            return "no such parent"
+        case ParentTakenError():
+            return "another's child"
+        case QueueNotEmptyError():
+            return "jobs are active"
         case redis.ResponseError():
             return str(error)
         case _:

@@ -27,17 +27,17 @@ def _on_toril_only(*command: str) -> Operation:
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (("HSET", "1", "opts", '{"attempts":1}'), "1.opts: node {'attempts': 0}, toril {'attempts': 1}"),
-        (("HSET", "1", "data", '{ "a":1}'), """1.data: node '{"a":1}', toril '{ "a":1}'"""),
-        (("HDEL", "1", "priority"), "1.priority: node '0', toril None"),
-        (("LSET", "wait", "0", "9"), "wait: node"),
-        (("ZINCRBY", "delayed", "1", "3"), "delayed: node"),
-        (("ZADD", "marker", "5", "0"), "marker: node"),
-        (("XADD", "events", "*", "event", "x"), "events after 6: node [], toril [['event', 'x']]"),
-        (("EXPIRE", "1", "100"), "1: node"),
-        (("SET", "other", "1"), "other: node None"),
-        (("DEL", "id"), "id: node"),
-        (("HSET", "meta", "paused", "1"), "meta.paused: node None, toril '1'"),
+        (("HSET", "1", "opts", '{"attempts":1}'), "q:1.opts: node {'attempts': 0}, toril {'attempts': 1}"),
+        (("HSET", "1", "data", '{ "a":1}'), """q:1.data: node '{"a":1}', toril '{ "a":1}'"""),
+        (("HDEL", "1", "priority"), "q:1.priority: node '0', toril None"),
+        (("LSET", "wait", "0", "9"), "q:wait: node"),
+        (("ZINCRBY", "delayed", "1", "3"), "q:delayed: node"),
+        (("ZADD", "marker", "5", "0"), "q:marker: node"),
+        (("XADD", "events", "*", "event", "x"), "q:events after 6: node [], toril [['event', 'x']]"),
+        (("EXPIRE", "1", "100"), "q:1: node"),
+        (("SET", "other", "1"), "q:other: node None"),
+        (("DEL", "id"), "q:id: node"),
+        (("HSET", "meta", "paused", "1"), "q:meta.paused: node None, toril '1'"),
     ],
     ids=str,
 )
@@ -90,13 +90,13 @@ async def test_the_keys_of_a_program_are_read_in_full(bench: Bench) -> None:
     )
 
     assert space == {
-        "id": {"type": "string", "expires": False, "content": "1"},
-        "meta": {"type": "hash", "expires": False, "content": {"opts.maxLenEvents": "10000"}},
-        "active": {"type": "list", "expires": False, "content": ["1"]},
-        "marker": {"type": "zset", "expires": False, "content": [("0", "0")]},
-        "1:lock": {"type": "string", "expires": True, "content": "t1"},
-        "1:logs": {"type": "list", "expires": False, "content": ["row 1"]},
-        "1": {
+        "q:id": {"type": "string", "expires": False, "content": "1"},
+        "q:meta": {"type": "hash", "expires": False, "content": {"opts.maxLenEvents": "10000"}},
+        "q:active": {"type": "list", "expires": False, "content": ["1"]},
+        "q:marker": {"type": "zset", "expires": False, "content": [("0", "0")]},
+        "q:1:lock": {"type": "string", "expires": True, "content": "t1"},
+        "q:1:logs": {"type": "list", "expires": False, "content": ["row 1"]},
+        "q:1": {
             "type": "hash",
             "expires": False,
             "content": {
@@ -111,7 +111,7 @@ async def test_the_keys_of_a_program_are_read_in_full(bench: Bench) -> None:
                 "ats": "1",
             },
         },
-        "events": {
+        "q:events": {
             "type": "stream",
             "expires": False,
             "content": [

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 from urllib.parse import urlsplit
 
-__all__ = ["UNDEFINED", "Event", "Node", "NodeError", "NodeEvents", "NodeQueue", "NodeWorker", "why_no_node"]
+__all__ = [
+    "UNDEFINED",
+    "Event",
+    "Node",
+    "NodeError",
+    "NodeEvents",
+    "NodeFlows",
+    "NodeQueue",
+    "NodeWorker",
+    "why_no_node",
+]
 
 INTEROP = Path(__file__).resolve().parents[2] / "interop"
 UNDEFINED = {"$undefined": True}
@@ -293,6 +303,15 @@ class NodeWorker(_Object):
 
     async def open_gate(self, name: str) -> None:
         await self.node.ask("open-gate", name=name)
+
+
+class NodeFlows(_Object):
+    """The reference client's `FlowProducer`, which belongs to no queue."""
+
+    kind = "flows"
+
+    def __init__(self, node: Node, *, prefix: str) -> None:
+        super().__init__(node, "", prefix=prefix)
 
 
 class NodeEvents(_Object):
