@@ -246,20 +246,26 @@ class EndListener:
             await events.close()
 
     async def _listen(self) -> None:
-        if self._events is None:
+        while self._reader is None:
+            if self._events is not None:
+                # Somebody else is opening it just now, and may be cancelled meanwhile.
+                await self._is_open.wait()
+                continue
             queue = self._queue
             events = self._events = QueueEvents(queue.name, connection=queue.connection, prefix=queue.prefix)
             self._is_open.clear()
             try:
                 await events.open()
+            except BaseException:
+                if self._events is events:
+                    self._events = None
+                await events.close()
+                raise
             finally:
                 self._is_open.set()
             if self._events is events:
                 self._reader = asyncio.get_running_loop().create_task(self._read(events))
                 self._reader.add_done_callback(self._reader_ended)
-        else:
-            # Somebody else may be opening it just now.
-            await self._is_open.wait()
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         error = None if reader.cancelled() else reader.exception()
