@@ -39,7 +39,7 @@ The run that was pending is always done, late. `skip`, as in BullMQ: the others 
 the last of them is made up for. `all`: all of them are, one after another.
 """
 
-_MISSED: Final = ("skip", "once", "all")
+_MISSED: Final[dict[str, Missed]] = {"skip": "skip", "once": "once", "all": "all"}
 # What a run gets from its scheduler, or cannot have.
 _NOT_FOR_TEMPLATES: Final = frozenset(
     {
@@ -102,7 +102,6 @@ class JobScheduler:
     @staticmethod
     def from_record(scheduler_id: str, next_ms: int, record: Mapping[str, str]) -> JobScheduler:
         """Read a scheduler's record, whoever wrote it."""
-        missed = record.get("missed", "skip")
         return JobScheduler(
             id=scheduler_id,
             name=record.get("name", scheduler_id),
@@ -115,7 +114,7 @@ class JobScheduler:
             start_ms=_number(record.get("startDate")),
             end_ms=_number(record.get("endDate")),
             offset_ms=_number(record.get("offset")),
-            missed=cast("Missed", missed) if missed in _MISSED else "skip",
+            missed=_MISSED.get(record.get("missed", ""), "skip"),
             data=loads(record.get("data", "{}"), f"job scheduler {scheduler_id!r}: data"),
             options=loads(record.get("opts", "{}"), f"job scheduler {scheduler_id!r}: options"),
         )
@@ -355,8 +354,8 @@ async def _mend(queue: Queue, scheduler_id: str, planned: str) -> bool:
         options = loads(last[0], f"job scheduler {scheduler_id!r}: options of its last job")
         is_unrun = last[1] is None
         repeat = options.get("repeat")
-        count = (_number(repeat.get("count")) if isinstance(repeat, dict) else None) or definition.iterations
-        count += not is_unrun
+        repeat = cast("dict[str, Any]", repeat) if isinstance(repeat, dict) else {}
+        count = (_number(repeat.get("count")) or definition.iterations) + (not is_unrun)
     elif is_unrun:
         count = definition.iterations
     run = _following(definition, options, count, now_ms, same_again=is_unrun)

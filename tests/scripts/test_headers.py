@@ -12,7 +12,7 @@ import pytest
 
 from toril.errors import JobNotFoundError, TransitionError, refusal
 from toril.keys import QueueKeys
-from toril.scripts import Fetch, FinishedJob, NewRecord, Scripts
+from toril.scripts import Fetch, FinishedJob, NewRecord, NextRun, Scripts
 from toril.scripts.loader import load
 
 HOME = Path(str(resources.files("toril.scripts")))
@@ -20,6 +20,7 @@ SCRIPTS = sorted(path.stem for path in HOME.glob("*.lua"))
 INCLUDES = sorted(path.stem for path in (HOME / "includes").glob("*.lua"))
 
 FETCH = Fetch(1, "token", 30_000, "name", (10, 1000))
+RUN = NextRun(1, '{"attempts":0}')
 CALLS: dict[str, Any] = {
     "add_job": lambda scripts: scripts.add_job([NewRecord("", "name", "{}", "{}", 1)]),
     "add_log": lambda scripts: scripts.add_log("1", "token", "row", 5),
@@ -39,6 +40,14 @@ CALLS: dict[str, Any] = {
     "remove_orphaned_jobs": lambda scripts: scripts.remove_orphaned_jobs(["1"]),
     "remove_unprocessed_children": lambda scripts: scripts.remove_unprocessed_children("1"),
     "extend_locks": lambda scripts: scripts.extend_locks(30_000, [("1", "token")]),
+    "find_idle_job_schedulers": lambda scripts: scripts.find_idle_job_schedulers(0, 100),
+    "remove_job_scheduler": lambda scripts: scripts.remove_job_scheduler("s"),
+    "update_job_scheduler": lambda scripts: scripts.update_job_scheduler(
+        1, "s", RUN, producer_id="repeat:s:1"
+    ),
+    "upsert_job_scheduler": lambda scripts: scripts.upsert_job_scheduler(
+        1, "s", RUN, "name", "{}", ["name", "name"], 1000, 0
+    ),
     "get_state": lambda scripts: scripts.get_state("1"),
     "move_stalled_jobs_to_wait": lambda scripts: scripts.move_stalled_jobs_to_wait(1, 1, 30_000),
     "move_to_active": lambda scripts: scripts.move_to_active(1, FETCH),

@@ -28,6 +28,7 @@
 --   returns  {job id, delay in ms} | ERR_SCHEDULER_SLOT_TAKEN | ERR_SCHEDULER_SLOTS_BUSY nothing planned
 --   events   added        jobId, name
 --   events   waiting      jobId
+--   events   waiting      jobId, prev (of a parent that the replaced job had)
 --   events   delayed      jobId, delay (due time, ms)
 
 --- @include "includes/error_codes"
