@@ -11,6 +11,11 @@ from .errors import ConfigurationError
 __all__ = ["QueueKeys", "check_job_id", "client_name"]
 
 _MAX_NAME_BYTES = 256
+# A record under one of these would stand where the queue keeps something else.
+_SUFFIXES = frozenset(
+    "active completed delay delayed events failed id limiter marker meta paused pc prioritized priority repeat "
+    "stalled stalled-check wait waiting-children metrics:completed:data metrics:failed:data".split()
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def check_job_id(job_id: str) -> None:
     """Refuse a custom id that BullMQ refuses, or that could be taken for a generated one.
 
     Raises:
-        ConfigurationError: The id is an integer, `0`, begins with `0:`, or has colons other than two.
+        ConfigurationError: The id is an integer, `0`, begins with `0:`, has colons other than two, or is the
+            name of one of the queue's own keys.
     """
     _check_name("job_id", job_id)
     if job_id.removeprefix("-").isdecimal() and job_id.isascii() and str(int(job_id)) == job_id:
@@ -79,6 +85,10 @@ def check_job_id(job_id: str) -> None:
     if ":" in job_id and job_id.count(":") != 2:
         raise ConfigurationError(
             f"job_id {job_id!r} holds ':', which separates the parts of a key; use '-' or '.'"
+        )
+    if job_id in _SUFFIXES:
+        raise ConfigurationError(
+            f"job_id {job_id!r} is the name of one of the queue's own keys; add something, e.g. 'order-{job_id}'"
         )
 
 
