@@ -158,7 +158,12 @@ APPLICATIONS: tuple[tuple[str, str, int, str, bool], ...] = (
     ("pha_amir", "phm_harbour", 8, "Nights are fine with me.", False),
     ("pha_clai", "phm_prairie", 0, "", False),
     ("pha_jose", "phm_prairie", 1, "I can drive in from Brandon the evening before.", False),
-    ("pha_clai", "phm_prairie", 4, "", True),
+    ("pha_clai", "phm_prairie", 3, "", True),
+    ("pha_amir", "phm_harbour", 0, "I worked with your team in spring.", True),
+    ("pha_dana", "phm_harbour", 1, "", False),
+    ("pha_dana", "phm_prairie", 1, "In Winnipeg that week anyway.", False),
+    ("pha_clai", "phm_harbour", 4, "", False),
+    ("pha_jose", "phm_prairie", 4, "", False),
 )
 
 

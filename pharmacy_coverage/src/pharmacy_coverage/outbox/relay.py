@@ -20,7 +20,15 @@ from typing import Any, cast
 
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
-from toril import ConfigurationError, ConnectionLostError, KeepJobs, NewJob, Queue, SerializationError
+from toril import (
+    ConfigurationError,
+    ConnectionLostError,
+    KeepJobs,
+    NewJob,
+    Queue,
+    SerializationError,
+    ServerRefusedError,
+)
 from ulid import ULID
 
 from .. import clock
@@ -44,7 +52,7 @@ FAILED_AGAIN = timedelta(minutes=15)
 KEEP_COMPLETED = KeepJobs(age=timedelta(hours=24), count=5_000)
 KEEP_FAILED = KeepJobs(age=timedelta(days=14))
 
-OUTAGE = (ConnectionLostError, RedisError, OSError, TimeoutError)
+OUTAGE = (ConnectionLostError, ServerRefusedError, RedisError, OSError, TimeoutError)
 
 
 class Relay:
@@ -116,24 +124,34 @@ class Relay:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
                 await queue.add_bulk([_job(entry) for entry in entries])
-        except (ConfigurationError, SerializationError):
+        except (ConfigurationError, SerializationError, ServerRefusedError):
             return await self._publish_one_by_one(queue, entries, visibility)
         await self._outbox.mark_published([entry.id for entry in entries], visibility)
         return len(entries)
 
     async def _publish_one_by_one(self, queue: Queue, entries: list[Entry], visibility: timedelta) -> int:
-        """Find the entry that the queue will not take: it must not hold up the others."""
+        """Find the entry that the queue will not take: it must not hold up the others.
+
+        A server that takes none of them, because it is full or read-only, is an outage, and no entry's fault.
+        """
         published = 0
+        refused: list[tuple[Entry, Exception]] = []
         for entry in entries:
             try:
                 async with asyncio.timeout(REDIS_TIMEOUT_SECONDS):
                     await queue.add_bulk([_job(entry)])
-            except (ConfigurationError, SerializationError) as error:
-                logger.error("outbox entry %s: %s does not take it: %s", entry.id, queue.name, error)
-                await self._outbox.refuse(entry.id, f"{type(error).__name__}: {error}", HOLD_AFTER)
+            except (ConfigurationError, SerializationError, ServerRefusedError) as error:
+                refused.append((entry, error))
+                if published == 0 and len(refused) >= HOLD_AFTER and isinstance(error, ServerRefusedError):
+                    raise
             else:
                 await self._outbox.mark_published([entry.id], visibility)
                 published += 1
+        for entry, refusal in refused:
+            if published == 0 and isinstance(refusal, ServerRefusedError):
+                raise refusal
+            logger.error("outbox entry %s: %s does not take it: %s", entry.id, queue.name, refusal)
+            await self._outbox.refuse(entry.id, f"{type(refusal).__name__}: {refusal}", HOLD_AFTER)
         return published
 
     async def _make_visible(self, entries: list[Entry]) -> int:
@@ -158,6 +176,7 @@ class Relay:
             except Exception:
                 logger.exception("publish: unexpected; it goes on in %s s", backoff)
                 await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, LONGEST_BACKOFF)
                 continue
             # The poll is the guarantee; the change stream only makes it quick.
             try:
