@@ -150,3 +150,12 @@ def test_the_server_dies_with_its_owner(tmp_path: Path, wait_until_gone: Callabl
         os.kill(pid, 0)
         owner.kill()
     wait_until_gone(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wheel's mongod is for Linux")
+def test_a_machine_without_libcurl_borrows_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the loader finds no libcurl, as on a bare Debian, `mongod` runs with the one in pycurl's wheel."""
+    monkeypatch.setattr("dev.mongo._missing_libraries", lambda binary: ["libcurl.so.4"])
+    with MongoServer(tmp_path / "mongo") as server, MongoClient[Any](server.url) as client:
+        assert client.admin.command("ping")["ok"] == 1
+        assert "pycurl.libs/libcurl" in Path(f"/proc/{server.pid}/maps").read_text()
