@@ -13,8 +13,29 @@ __all__ = ["QueueKeys", "check_job_id", "client_name"]
 _MAX_NAME_BYTES = 256
 # A record under one of these would stand where the queue keeps something else.
 _SUFFIXES = frozenset(
-    "active completed delay delayed events failed id limiter marker meta paused pc prioritized priority repeat "
-    "stalled stalled-check wait waiting-children metrics:completed:data metrics:failed:data".split()
+    {
+        "active",
+        "completed",
+        "delay",
+        "delayed",
+        "events",
+        "failed",
+        "id",
+        "limiter",
+        "marker",
+        "meta",
+        "paused",
+        "pc",
+        "prioritized",
+        "priority",
+        "repeat",
+        "stalled",
+        "stalled-check",
+        "wait",
+        "waiting-children",
+        "metrics:completed:data",
+        "metrics:failed:data",
+    }
 )
 
 
