@@ -9,6 +9,8 @@
 
 import { createInterface } from 'node:readline';
 import { DelayedError, FlowProducer, Job, Queue, QueueEvents, UnrecoverableError, Worker } from 'bullmq';
+// The parser that comes with the reference client.
+import { CronExpressionParser } from 'cron-parser';
 
 const objects = new Map();
 const TrueDate = Date;
@@ -232,6 +234,15 @@ const COMMANDS = {
   },
   'extend-locks': ({ worker, jobIds, tokens, duration }) => the(worker).extendJobLocks(jobIds, tokens, duration),
   stalled: ({ worker }) => the(worker).backend.moveStalledJobsToWait(),
+
+  /** When patterns fire next: for each of [pattern, zone, ms] a time in ms, or why there is none. */
+  cron: ({ cases }) => cases.map(([pattern, tz, from]) => {
+    try {
+      return CronExpressionParser.parse(pattern, { tz, currentDate: new Date(from) }).next().getTime();
+    } catch (error) {
+      return error.message;
+    }
+  }),
 };
 
 async function answer(line) {
