@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -56,15 +56,16 @@ def fires(pattern: str, start: str, count: int, name: str = "UTC") -> list[str]:
 )
 def test_what_patterns_say(pattern: str, expected: list[str]) -> None:
     """Five fields, or six with the seconds first, and the words of Node's parser."""
-    assert fires(pattern, "2026-01-15T10:20:30", 2) == [f"{time} +0000" for time in expected]
+    assert fires(pattern, "2026-01-15T10:20:30", 2) == [f"{shown} +0000" for shown in expected]
 
 
 @pytest.mark.parametrize(
     "pattern",
     [
-        "", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "1 2 3 4 5 6 7", "foo * * * *", "30-10 * * * *",
-        "*/0 * * * *", "1,,2 * * * *", "1, * * * *", "0 0 * * 0,7", "*/5,*/7 * * * *", "0 0 * * 1#6", "0 0 * * 1,3#2", "0 0 LW * *",
-        "0 0 L-2 * *", "0 0 * * L", "0 0 31 2 *", "0 0 31 4,6,9,11 *", "1.5 * * * *", "-5 * * * *", "@midnight", "@every 5m",
+        "", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "1 2 3 4 5 6 7",
+        "foo * * * *", "30-10 * * * *", "*/0 * * * *", "1,,2 * * * *", "1, * * * *", "0 0 * * 0,7",
+        "*/5,*/7 * * * *", "0 0 * * 1#6", "0 0 * * 1,3#2", "0 0 LW * *", "0 0 L-2 * *", "0 0 * * L",
+        "0 0 31 2 *", "0 0 31 4,6,9,11 *", "1.5 * * * *", "-5 * * * *", "@midnight", "@every 5m",
         "H * * * *", "٣ * * * *",
     ],
 )  # fmt: skip
@@ -76,7 +77,7 @@ def test_what_no_pattern_can_be(pattern: str) -> None:
 
 def test_a_leap_day_is_waited_for() -> None:
     """Even over a century that is no leap year."""
-    assert Cron.parse("0 0 29 2 *").next_after(ms("2096-03-01T00:00"), timezone.utc) == ms("2104-02-29T00:00")
+    assert Cron.parse("0 0 29 2 *").next_after(ms("2096-03-01T00:00"), UTC) == ms("2104-02-29T00:00")
 
 
 def test_a_skipped_time_is_as_much_later() -> None:
@@ -185,8 +186,8 @@ def _day(cron: Cron) -> list[datetime]:
     """The times of a day on which nothing changes, for a pattern that names hours."""
     at, end = ms("2026-01-15T00:00") - 1, ms("2026-01-16T00:00")
     times: list[datetime] = []
-    while (found := cron.next_after(at, timezone.utc)) is not None and found < end:
-        times.append(datetime.fromtimestamp(found / 1000, timezone.utc))
+    while (found := cron.next_after(at, UTC)) is not None and found < end:
+        times.append(datetime.fromtimestamp(found / 1000, UTC))
         at = found
     return times
 
@@ -212,13 +213,13 @@ def test_a_pattern_with_hours_fires_at_each_named_time_once(
         at = found
         fired.append(datetime.fromtimestamp(at / 1000, tz))
 
-    named = {(time.hour, time.minute) for time in _day(cron)}
-    faces = [(time.date(), time.hour, time.minute) for time in fired]
+    named = {(one.hour, one.minute) for one in _day(cron)}
+    faces = [(one.date(), one.hour, one.minute) for one in fired]
     assert len(set(faces)) == len(faces)
-    for time in fired:
-        shift = time - timedelta(hours=1), time - timedelta(minutes=30)
-        assert any((at.hour, at.minute) in named for at in (time, *shift))
-    assert all(a < b for a, b in pairwise(time.timestamp() for time in fired))
+    for one in fired:
+        shifted = one - timedelta(hours=1), one - timedelta(minutes=30)
+        assert any((face.hour, face.minute) in named for face in (one, *shifted))
+    assert all(a < b for a, b in pairwise(one.timestamp() for one in fired))
     assert len(fired) <= 3 * len(named)
 
 

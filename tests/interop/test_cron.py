@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ def offset(ms: int, name: str) -> timedelta:
 def changes(name: str) -> list[int]:
     """When the clocks of a zone change in three years, to the second."""
     found: list[int] = []
-    start = round(datetime(2025, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
+    start = round(datetime(2025, 1, 1, tzinfo=UTC).timestamp() * 1000)
     for at in range(start, start + 3 * 365 * DAY_MS, DAY_MS // 4):
         low, high = at, at + DAY_MS // 4
         if offset(low, name) != offset(high, name):
@@ -161,8 +161,9 @@ async def test_in_unusual_zones_they_differ_only_at_a_change(node: Node) -> None
 @pytest.mark.parametrize(
     "pattern",
     [
-        "0 0 * * 0,7", "0 0 LW * *", "0 0 L-2 * *", "30-10 * * * *", "*/0 * * * *", "0 0 31 2 *", "0 0 * * 1,3#2", "@midnight",
-        "1 2 3 4 5 6 7", "0 0 * * L", "*/5,*/7 * * * *", "0 0 * * *,1", "@DAILY",
+        "0 0 * * 0,7", "0 0 LW * *", "0 0 L-2 * *", "30-10 * * * *", "*/0 * * * *", "0 0 31 2 *",
+        "0 0 * * 1,3#2", "@midnight", "1 2 3 4 5 6 7", "0 0 * * L", "*/5,*/7 * * * *", "0 0 * * *,1",
+        "@DAILY",
     ],
 )  # fmt: skip
 async def test_what_node_refuses_is_refused(node: Node, pattern: str) -> None:
@@ -177,9 +178,10 @@ async def test_what_node_refuses_is_refused(node: Node, pattern: str) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        "*", "@daily", "@hourly", "@weekly", "@monthly", "@yearly", "@weekdays", "@weekends", "@minutely", "@secondly", "0 0 ? * 1",
-        "0 0 1-31 * 1", "0 0 */10 * 1", "0 0 13 * */2", "0 0 1,15,L * *", "0 0 * * 5L,1L", "0 0 * * sunL", "0 0 * * 5-7",
-        "0 0 * * 0-7", "0 0 * * 1-7/2", "0 0 1/10 * *", "0 0 29 2 *", "0 0 29 2 1", "0 0 13 * 5#2", "0 0 * * MON/2", "*/70 * * * *",
+        "*", "@daily", "@hourly", "@weekly", "@monthly", "@yearly", "@weekdays", "@weekends", "@minutely",
+        "@secondly", "0 0 ? * 1", "0 0 1-31 * 1", "0 0 */10 * 1", "0 0 13 * */2", "0 0 1,15,L * *",
+        "0 0 * * 5L,1L", "0 0 * * sunL", "0 0 * * 5-7", "0 0 * * 0-7", "0 0 * * 1-7/2", "0 0 1/10 * *",
+        "0 0 29 2 *", "0 0 29 2 1", "0 0 13 * 5#2", "0 0 * * MON/2", "*/70 * * * *",
     ],
 )  # fmt: skip
 async def test_the_dialect_is_nodes(node: Node, pattern: str) -> None:
