@@ -1,8 +1,9 @@
 """Runs one program on both clients and compares what it leaves, after each step.
 
 A program is a list of steps, each the name of a move and its arguments. Both clients begin with no keys at all and are
-told the same time. A step is about the queue `q` unless it has an argument `queue`. An argument may be a `Pick`, for
-random programs, which do not know what the clients will hold.
+told the same time. A step is about the queue `q` unless it has an argument `queue`. For random programs,
+which do not know what the clients will hold, an argument may be a `Pick`, and a step with `unless` is left out where
+the queue has that key.
 """
 
 from __future__ import annotations
@@ -36,17 +37,21 @@ ITS: Final = "its own token"
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The job at `index`, modulo how many there are, of a list or sorted set; `nobody` where it is empty."""
+    """The job at `index`, modulo how many there are, of the first of these lists and sorted sets that has any.
 
-    key: str
+    `nobody`, a job that does not exist, where none of them has.
+    """
+
+    keys: tuple[str, ...]
     index: int = 0
 
     def of(self, space: Keyspace, queue: str) -> str:
-        content: list[Json] = space.get(f"{queue}:{self.key}", {}).get("content", [])
-        if not content:
-            return "nobody"
-        found = content[self.index % len(content)]
-        return found if isinstance(found, str) else found[0]
+        for key in self.keys:
+            content: list[Json] = space.get(f"{queue}:{key}", {}).get("content", [])
+            if content:
+                found = content[self.index % len(content)]
+                return found if isinstance(found, str) else found[0]
+        return "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,10 @@ class Bench:
                 await self._turn_clock(self.clock.now_ms() + raw["ms"])
                 continue
             queue = raw.get("queue", "q")
-            args = _resolve({key: value for key, value in raw.items() if key != "queue"}, space, queue)
+            if "unless" in raw and f"{queue}:{raw['unless']}" in space:
+                continue
+            given = {key: value for key, value in raw.items() if key not in ("queue", "unless")}
+            args = _resolve(given, space, queue)
             if args.get("ends") == []:
                 continue
             answers = (

@@ -364,11 +364,12 @@ async def toril_wait_for_children(
 
 
 async def node_give_back(side: NodeSide, job: str, token: str) -> Json:
-    return await side.ask("give-back", "plain", jobId=job, token=token)
+    # How long a rate limit still lasts; the server's clock runs on.
+    return await side.ask("give-back", "plain", jobId=job, token=token) > 0
 
 
 async def toril_give_back(side: TorilSide, job: str, token: str) -> Json:
-    return await side.queue.scripts.move_to_wait(job, token)
+    return await side.queue.scripts.move_to_wait(job, token) > 0
 
 
 async def node_extend_locks(side: NodeSide, jobs: list[str], tokens: list[str]) -> Json:
@@ -521,6 +522,8 @@ async def toril_clean(side: TorilSide, state: Json, grace_ms: int, limit: int) -
 
 async def node_obliterate(side: NodeSide, force: bool) -> Json:
     await side.queue.call("obliterate", {"force": force})
+    # Node forgets it, toril does not.
+    side.client.delete(side.keys.key("limiter"))
 
 
 async def toril_obliterate(side: TorilSide, force: bool) -> Json:

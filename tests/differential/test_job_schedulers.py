@@ -51,7 +51,7 @@ def remove(id: str = "s") -> Step:
     return "remove_scheduler", {"id": id}
 
 
-RUNNING = Pick("active")
+RUNNING = Pick(("active",))
 GET: Step = ("scheduler", {"id": "s"})
 LIST: Step = ("schedulers", {"start": 0, "end": -1, "ascending": False})
 RICH: dict[str, Json] = {
@@ -150,18 +150,18 @@ WRITTEN: dict[str, list[Step]] = {
     "removing": [upsert(every=MINUTE), start(), remove(), GET, remove(), done(RUNNING), LIST],
     "removing while its job waits": [upsert(every=MINUTE), remove(), start(), GET],
     "removing what is not there": [remove()],
-    "removing its pending job": [cron("* * * * *"), ("remove_run", {"job": Pick("delayed")})],
+    "removing its pending job": [cron("* * * * *"), ("remove_run", {"job": Pick(("delayed",))})],
     "removing, and making again": [
         upsert(every=MINUTE), start(), remove(), later(1000), upsert(every=MINUTE), GET, start(), GET,
     ],
     "promoting its job": [
-        cron("0 * * * *"), ("promote", {"job": Pick("delayed")}), GET, start(), GET, done(RUNNING),
+        cron("0 * * * *"), ("promote", {"job": Pick(("delayed",))}), GET, start(), GET, done(RUNNING),
     ],
     "promoting its interval's job": [
-        upsert(every=MINUTE, offset=9), ("promote", {"job": Pick("delayed")}), start(), GET,
+        upsert(every=MINUTE, offset=9), ("promote", {"job": Pick(("delayed",))}), start(), GET,
     ],
     "an upsert between promotion and start": [
-        cron("0 * * * *"), ("promote", {"job": Pick("delayed")}), cron("0 * * * *"), GET,
+        cron("0 * * * *"), ("promote", {"job": Pick(("delayed",))}), cron("0 * * * *"), GET,
     ],
     "a paused queue": [("pause", {}), cron("* * * * *"), cron("* * * * *"), ("resume", {}), later(MINUTE), start()],
     "a queue with as many jobs as it may have": [
