@@ -193,6 +193,7 @@ def _settings(queue: Queue, options: dict[str, Json]) -> Settings:
         lock_duration=LOCK_MS / 1000,
         max_stalled_count=options.get("maxStalledCount", 1),
         max_started_attempts=options.get("maxStartedAttempts"),
+        metrics_points=options.get("metrics", {}).get("maxDataPoints", 0),
         remove_on_complete=keep("removeOnComplete"),
         remove_on_fail=keep("removeOnFail"),
     )._settings

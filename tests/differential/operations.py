@@ -73,6 +73,7 @@ WORKERS: Final[dict[str, dict[str, Json]]] = {
         "removeOnFail": {"age": 5},
         "maxStalledCount": 0,
         "maxStartedAttempts": 3,
+        "metrics": {"maxDataPoints": 4},
     },
 }
 """The workers that moves are made for, with the options that change what a move leaves."""
@@ -288,7 +289,9 @@ async def toril_fail(
     await actor.running.fail(_claim(side, job, token), _error(error, unrecoverable))
     ends = actor.take_ends()
     if ends:
-        codes, _ = await side.queue.scripts.move_to_finished(side.clock.now_ms(), ends, actor.fetch(0, token))
+        codes, _ = await side.queue.scripts.move_to_finished(
+            side.clock.now_ms(), ends, actor.fetch(0, token), actor.settings.metrics_points
+        )
         actor.is_refused = codes != [0]
     return "refused" if actor.is_refused else None
 
@@ -334,7 +337,10 @@ async def toril_finish_many(
         else:
             actor.running._complete(claim, dumps(end["value"]))
     codes, fetched = await side.queue.scripts.move_to_finished(
-        side.clock.now_ms(), actor.take_ends(), actor.fetch(want, ends[-1]["token"])
+        side.clock.now_ms(),
+        actor.take_ends(),
+        actor.fetch(want, ends[-1]["token"]),
+        actor.settings.metrics_points,
     )
     return [code and refusal_of(refusal(code, "")) for code in codes], _seen_by_toril(side, fetched.jobs)
 
@@ -748,6 +754,16 @@ async def toril_is_paused(side: TorilSide) -> Json:
     return await side.queue.is_paused()
 
 
+async def node_metrics(side: NodeSide, state: str) -> Json:
+    found = await side.queue.call("getMetrics", state)
+    return found["meta"]["count"], found["data"]
+
+
+async def toril_metrics(side: TorilSide, state: Json) -> Json:
+    found = await side.queue.get_metrics(state)
+    return found.count, found.data
+
+
 async def node_job(side: NodeSide, job: str) -> Json:
     """Every property that both clients give a job, in one order."""
     read = await side.queue.job(job)
@@ -817,6 +833,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "jobs": Operation(node_jobs, toril_jobs),
     "logs": Operation(node_logs, toril_logs),
     "is_paused": Operation(node_is_paused, toril_is_paused),
+    "metrics": Operation(node_metrics, toril_metrics),
     "job": Operation(node_job, toril_job),
     "lock_runs_out": _command("DEL", "key {job}:lock"),
     "interval_passes": _command("DEL", "key stalled-check"),

@@ -40,6 +40,7 @@ from .steps import (
     limit_concurrency,
     lock_runs_out,
     log,
+    metrics,
     node,
     obliterate,
     owner,
@@ -416,7 +417,34 @@ FLOWING: dict[str, list[Step]] = {
     ],
 }  # fmt: skip
 
+MEASURING: dict[str, list[Step]] = {
+    "nothing": [metrics(), metrics("failed")],
+    "a gap": [
+        step
+        for wait in (5, 59_000, 1_500, 180_000, 60_000, 600_000, 0)
+        for step in (
+            add(jobId=f"at-{wait}"), take(worker="named"), complete(f"at-{wait}", worker="named"), metrics(),
+            time_passes(wait),
+        )
+    ],
+    "failures": [
+        step
+        for wait in (60_000, 120_000, 0)
+        for step in (
+            add(jobId=f"at-{wait}"), take(worker="named"), fail(f"at-{wait}", worker="named"), metrics("failed"),
+            time_passes(wait),
+        )
+    ],
+    "many at once": [
+        *[add()] * 6, take_many(6, worker="named"), finish_many(0, done("1"), failed("2"), done("3"), worker="named"),
+        time_passes(60_000), finish_many(0, done("4"), failed("5"), done("6"), worker="named"), metrics(),
+    ],
+    "a worker that does not measure": [add(), take(), complete("1"), metrics()],
+    "obliterated": [add(), take(worker="named"), complete("1", worker="named"), obliterate(), metrics()],
+}  # fmt: skip
+
 PROGRAMS = {
+    "measuring": MEASURING,
     "changing": CHANGING,
     "removing": REMOVING,
     "limiting": LIMITING,

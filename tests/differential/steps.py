@@ -99,6 +99,10 @@ def logs(job: str, start: int = 0, end: int = -1, *, ascending: bool = True) -> 
     return "logs", {"job": job, "start": start, "end": end, "ascending": ascending}
 
 
+def metrics(state: str = "completed") -> Step:
+    return "metrics", {"state": state}
+
+
 def job(job: str) -> Step:
     return "job", {"job": job}
 

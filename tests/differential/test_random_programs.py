@@ -114,7 +114,7 @@ def in_a_row(*some: st.SearchStrategy[Steps]) -> st.SearchStrategy[Steps]:
 
 RUN = in_a_row(TAKE, st.one_of(COMPLETE, FAIL))
 """A job is taken, and one that is active ends: most moves need a few of these before them."""
-LATER = step("time_passes", ms=st.sampled_from([1, 5, 1000, 3000]))
+LATER = step("time_passes", ms=st.sampled_from([1, 5, 1000, 3000, 90_000]))
 STALL = in_a_row(
     step("lock_runs_out", job=picked("active")), step("stalled", worker=WORKER), step("interval_passes"),
     step("stalled", worker=WORKER),
