@@ -168,6 +168,7 @@ class Worker:
         self._listeners: dict[str, list[Callable[..., Any]]] = {}
         self._stop: asyncio.Event | None = None
         self._is_hurried = False
+        self._is_handing_back = False
         self._main: asyncio.Task[None] | None = None
         self._fetching: Fetching | None = None
         self._running: Running | None = None
@@ -232,7 +233,7 @@ class Worker:
         if self._stop is not None:
             raise ConfigurationError(f"worker of queue {self.queue.name!r} is running already")
         stop = self._stop = asyncio.Event()
-        self._is_hurried = False
+        self._is_hurried = self._is_handing_back = False
         with contextlib.ExitStack() as undo:
             if handle_signals:
                 self._listen_for_signals(undo)
@@ -421,7 +422,7 @@ class Worker:
     async def _until_idle(self, fetching: Fetching, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while fetching.claims and not (self._is_hurried and seconds == self._settings.grace):
+                while fetching.is_busy and not (self._is_hurried and seconds == self._settings.grace):
                     tasks = [
                         claim.task
                         for claim in fetching.claims.values()
@@ -433,6 +434,7 @@ class Worker:
     def _hurry(self) -> None:
         if self._fetching is None:
             return
+        self._is_handing_back = True
         for claim in list(self._fetching.claims.values()):
             if not claim.is_ending and not claim.is_given_back:
                 claim.is_given_back = True
@@ -476,6 +478,8 @@ class Worker:
 
     def _start(self, claim: Claim) -> None:
         assert self._running is not None
+        # A fetch that was on its way when the worker stopped.
+        claim.is_given_back = self._is_handing_back
         self._running.start(claim)
 
     def _settled(self, claim: Claim, end: FinishedJob, refused: TorilError | None) -> None:

@@ -48,6 +48,7 @@ class Claim:
         is_lost: The lock is gone; nothing more is written about the job.
         is_given_back: The worker is closing and takes the job away from its processor.
         is_cancelled: Somebody has asked that this attempt fail.
+        is_begun: Its task has taken its first step.
     """
 
     job: Job[Any]
@@ -58,8 +59,10 @@ class Claim:
     is_lost: bool = False
     is_given_back: bool = False
     is_cancelled: bool = False
+    is_begun: bool = False
 
     def cancel(self) -> None:
         """Take the job away from its processor."""
-        if self.task is not None:
+        # A task that is cancelled before its first step never runs, and could not hand the job back.
+        if self.task is not None and self.is_begun:
             self.task.cancel()

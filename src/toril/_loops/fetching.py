@@ -136,8 +136,13 @@ class Fetching:
             await self._marker_lane.close()
         self._kick_all()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are jobs in hand, or on their way here."""
+        return bool(self.claims) or self._fetches > 0
+
     def finish(self) -> None:
-        """Let the lanes end once what is on its way has arrived."""
+        """Let the lanes end. Ends that have not reached the server by now are given up."""
         self._is_over.set()
         self._kick_all()
 
@@ -156,9 +161,9 @@ class Fetching:
         scripts = Scripts(queue.keys, lane)
         try:
             while True:
+                if self._is_over.is_set():
+                    return
                 if not self._ends and not self._may_fetch():
-                    if self._is_over.is_set():
-                        return
                     idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._idle_lanes.append(idle)
                     await idle

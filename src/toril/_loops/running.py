@@ -151,8 +151,11 @@ class Running:
         if logger.isEnabledFor(logging.INFO):
             logger.info("job %s (%s) in %r: active", job.id, job.name, self._queue.name)
         self._tell("active", job)
+        claim.is_begun = True
         try:
             try:
+                if claim.is_lost or claim.is_given_back or claim.is_cancelled:
+                    raise asyncio.CancelledError
                 if job.scheduler_id is not None:
                     await self._plan_next_run(claim)
                 value = await self._call(job)
