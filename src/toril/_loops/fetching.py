@@ -312,7 +312,9 @@ class Fetching:
                 if not await self._is_time_to_wait():
                     continue
                 try:
-                    await self._block(lane)
+                    if await self._block(lane) and self.is_paused:
+                        # Somebody else's turn: the wake-up that we have taken is handed on.
+                        await lane.execute("ZADD", queue.keys.key("marker"), 0, "0")
                 except TorilError as error:
                     if self.is_stopping:
                         return
@@ -342,14 +344,15 @@ class Fetching:
         await self._waiter_wake.wait()
         return False
 
-    async def _block(self, lane: Lane) -> None:
+    async def _block(self, lane: Lane) -> bool:
+        """Wait until there may be a job; False where nobody has said so and it is only time to look."""
         while not self.is_stopping:
             timeout = self._settings.drain_delay
             if self._block_until_ms:
                 timeout = (self._block_until_ms - self._queue.clock.now_ms()) / 1000
                 if timeout <= 0:
                     self._block_until_ms = 0.0
-                    return
+                    return True
                 timeout = min(timeout, _LONGEST_BLOCK)
             timeout = max(timeout, _SHORTEST_BLOCK)
             marker = await lane.execute(
@@ -357,10 +360,11 @@ class Fetching:
             )
             if marker is None or marker[1] == "0":
                 self._block_until_ms = 0.0
-                return
+                return marker is not None
             due_ms = math.floor(float(marker[2]))
             # The alarm is gone with its reading; whoever reads it has to be there in time.
             self._block_until_ms = min(self._block_until_ms or due_ms, due_ms)
+        return False
 
     async def _sleep(self, seconds: float) -> None:
         self._waiter_wake.clear()
