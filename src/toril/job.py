@@ -69,7 +69,7 @@ class Job(Generic[R_co]):
         queue: Where it lives.
     """
 
-    __slots__ = ("_data", "_options", "_record", "_return", "_token", "id", "queue")
+    __slots__ = ("_data", "_on_progress", "_options", "_record", "_return", "_token", "id", "queue")
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Job(Generic[R_co]):
         self._return = returns
         self._data: Any = _UNREAD
         self._options: StoredOptions | None = None
+        self._on_progress: Callable[[Any], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} {self.name!r} in {self.queue.qualified_name!r}>"
@@ -293,6 +294,8 @@ class Job(Generic[R_co]):
         text = dumps(progress, f"job {self.id!r}: progress")
         await self.queue.scripts.update_progress(self.id, self._token, text)
         self._record["progress"] = text
+        if self._on_progress is not None:
+            self._on_progress(progress)
 
     async def update_data(self, data: Any) -> None:
         """Replace the payload.
@@ -533,6 +536,10 @@ class Job(Generic[R_co]):
         (code,), _ = await self.queue.scripts.move_to_finished(self.queue.clock.now_ms(), [end], fetch)
         if code < 0:
             raise refusal(code, self.id)
+
+    def on_progress(self, listener: Callable[[Any], None]) -> None:
+        """Call a function with each progress that is reported through this object; for workers."""
+        self._on_progress = listener
 
     def note(self, **fields: object) -> None:
         """Take over what a worker has just written about the job, without reading it again."""

@@ -90,7 +90,12 @@ class Running:
 
     def start(self, claim: Claim) -> None:
         """Begin to run a job."""
-        claim.task = asyncio.get_running_loop().create_task(self._run(claim))
+        loop = asyncio.get_running_loop()
+        # A plain function reports from its thread; listeners are called on the worker's event loop.
+        claim.job.on_progress(
+            lambda value: loop.call_soon_threadsafe(self._tell, "progress", claim.job, value)
+        )
+        claim.task = loop.create_task(self._run(claim))
 
     def close(self) -> None:
         """Let go of the threads."""
