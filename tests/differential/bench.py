@@ -31,6 +31,8 @@ Json = Any
 Step = tuple[str, dict[str, Json]]
 QUEUES: Final = ("q", "r")
 START_MS: Final = 1_800_000_000_000
+UNORDERED: Final = ("remove", "remove_unprocessed_children")
+"""Moves that walk over a set of children's keys, whose order some servers make up from the keys' text."""
 ITS: Final = "its own token"
 """As the token of a step: the one that holds the job's lock."""
 
@@ -118,8 +120,16 @@ class Bench:
                 await _answer(OPERATIONS[name].node, self.node[queue], args),
                 await _answer(OPERATIONS[name].toril, self.toril[queue], args),
             )
-            space, other = (keyspace.read(self.client, f"{prefix}:") for prefix in self.prefixes)
-            differences = keyspace.difference(space, other)
+            before, (space, other) = (
+                space,
+                [keyspace.read(self.client, f"{prefix}:") for prefix in self.prefixes],
+            )
+            differences = keyspace.difference(
+                *(
+                    keyspace.new_events(each, before, is_ordered=name not in UNORDERED)
+                    for each in (space, other)
+                )
+            )
             if answers[0] != answers[1]:
                 differences.insert(0, f"answer: node {answers[0]!r}, toril {answers[1]!r}")
             if differences:

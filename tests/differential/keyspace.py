@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-__all__ = ["Keyspace", "difference", "forget", "read"]
+__all__ = ["Keyspace", "difference", "forget", "new_events", "read"]
 
 Json = Any
 Keyspace = dict[str, Json]
@@ -51,13 +51,6 @@ def difference(node: Keyspace, toril: Keyspace) -> list[str]:
             lines += _fields(suffix, theirs["content"], ours["content"])
             if ours["expires"] == theirs["expires"]:
                 continue
-        if ours and theirs and ours["type"] == theirs["type"] == "stream":
-            # Streams grow long: only what follows the part that is equal.
-            same = _common(theirs["content"], ours["content"])
-            lines.append(
-                f"{suffix} after {same}: node {theirs['content'][same:]}, toril {ours['content'][same:]}"
-            )
-            continue
         lines.append(f"{suffix}: node {theirs}, toril {ours}")
     return lines
 
@@ -103,8 +96,16 @@ def _fields(suffix: str, node: dict[str, Json], toril: dict[str, Json]) -> list[
     ]
 
 
-def _common(left: list[Json], right: list[Json]) -> int:
-    for index, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return index
-    return min(len(left), len(right))
+def new_events(space: Keyspace, before: Keyspace, *, is_ordered: bool) -> Keyspace:
+    """Return the keys with only those events that have come since `before`; sorted, where their order is free."""
+
+    def new(suffix: str, value: Json) -> Json:
+        if value["type"] != "stream":
+            return value
+        known = len(before[suffix]["content"]) if suffix in before else 0
+        events = value["content"]
+        # A stream that has shrunk was deleted and begun anew.
+        events = events[known:] if known <= len(events) else events
+        return {**value, "content": events if is_ordered else sorted(events)}
+
+    return {suffix: new(suffix, value) for suffix, value in space.items()}

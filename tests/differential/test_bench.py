@@ -33,7 +33,7 @@ def _on_toril_only(*command: str) -> Operation:
         (("LSET", "wait", "0", "9"), "q:wait: node"),
         (("ZINCRBY", "delayed", "1", "3"), "q:delayed: node"),
         (("ZADD", "marker", "5", "0"), "q:marker: node"),
-        (("XADD", "events", "*", "event", "x"), "q:events after 6: node [], toril [['event', 'x']]"),
+        (("XADD", "events", "*", "event", "x"), "'content': [['event', 'x']]"),
         (("EXPIRE", "1", "100"), "q:1: node"),
         (("SET", "other", "1"), "q:other: node None"),
         (("DEL", "id"), "q:id: node"),
