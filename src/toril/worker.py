@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import logging
 import signal
-import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -21,6 +20,7 @@ from ._loops.fetching import Fetching, started
 from ._loops.heartbeat import Heartbeat
 from ._loops.patience import Patience
 from ._loops.running import Process, Running
+from ._loops.signals import heard
 from .backoff import BackoffStrategy, Duration, milliseconds
 from .connection import Connection
 from .errors import (
@@ -234,9 +234,7 @@ class Worker:
             raise ConfigurationError(f"worker of queue {self.queue.name!r} is running already")
         stop = self._stop = asyncio.Event()
         self._is_hurried = self._is_handing_back = False
-        with contextlib.ExitStack() as undo:
-            if handle_signals:
-                self._listen_for_signals(undo)
+        with heard(self._received) if handle_signals else contextlib.nullcontext():
             try:
                 await self._live(stop)
             finally:
@@ -338,7 +336,9 @@ class Worker:
 
     async def _live(self, stop: asyncio.Event) -> None:
         queue, settings = self.queue, self._settings
-        fetching = Fetching(queue, settings, self._start, self._settled, lambda: self._tell("drained"))
+        fetching = Fetching(
+            queue, settings, self._start, self._settled, lambda: self._tell("drained"), self._lock_lost
+        )
         running = Running(
             queue, settings, self._process, fetching.ended, fetching.dropped, fetching.limit_for, self._tell
         )
@@ -361,7 +361,17 @@ class Worker:
                 await stop.wait()
                 stalled.cancel()
                 await self._wind_down(fetching)
+        except asyncio.CancelledError:
+            # No time for any grace, but no processor may run on without a lock.
+            self._hurry()
+            tasks = [claim.task for claim in fetching.claims.values() if claim.task is not None]
+            if tasks:
+                await asyncio.wait(tasks, timeout=_LAST_WORDS)
+            raise
         finally:
+            for claim in list(fetching.claims.values()):
+                # What still tries to write an end would do so for ever.
+                claim.cancel()
             heartbeat.stop()
             running.close()
             self._fetching = self._running = None
@@ -377,8 +387,9 @@ class Worker:
             try:
                 await self.queue.connection.learn_time()
                 await self._warn_of_eviction()
-            except AuthenticationError:
-                # At the start this is a mistake in the settings; later it may be a password that is being changed.
+            except ConfigurationError:
+                # At the start this is a mistake in the settings, a wrong password among them; later that may be a
+                # password that is being changed.
                 raise
             except TorilError as error:
                 self._tell("error", error)
@@ -408,7 +419,7 @@ class Worker:
     async def _wind_down(self, fetching: Fetching) -> None:
         await fetching.stop()
         if not self._is_hurried:
-            await self._until_idle(fetching, self._settings.grace)
+            await self._until_idle(fetching, self._settings.grace, is_grace=True)
         self._hurry()
         await self._until_idle(fetching, _LAST_WORDS)
         if fetching.claims:
@@ -419,10 +430,10 @@ class Worker:
             )
         fetching.finish()
 
-    async def _until_idle(self, fetching: Fetching, seconds: float) -> None:
+    async def _until_idle(self, fetching: Fetching, seconds: float, *, is_grace: bool = False) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while fetching.is_busy and not (self._is_hurried and seconds == self._settings.grace):
+                while fetching.is_busy and not (is_grace and self._is_hurried):
                     tasks = [
                         claim.task
                         for claim in fetching.claims.values()
@@ -502,7 +513,9 @@ class Worker:
             self._tell("lock_lost", job)
 
     def _lock_lost(self, claims: list[Claim]) -> None:
-        assert self._fetching is not None
+        if self._fetching is None:
+            # The heartbeat's last word came after the end.
+            return
         for claim in claims:
             if claim.is_ending or self._fetching.claims.get(claim.job.id) is not claim:
                 continue
@@ -534,29 +547,15 @@ class Worker:
         except Exception:
             logger.exception("queue %r: a listener of %r raised", self.queue.name, event)
 
-    def _listen_for_signals(self, undo: contextlib.ExitStack) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        loop = asyncio.get_running_loop()
-
-        def received(number: int) -> None:
-            is_first = self._stop is not None and not self._stop.is_set()
-            logger.info(
-                "worker of queue %r: %s, %s",
-                self.queue.name,
-                signal.Signals(number).name,
-                "stopping" if is_first else "stopping at once",
-            )
-            self.stop(now=not is_first)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                loop.add_signal_handler(number, received, number)
-                undo.callback(loop.remove_signal_handler, number)
-            except NotImplementedError:
-                # Windows: the handler runs in the main thread, between two steps of the loop.
-                before = signal.signal(number, lambda got, _: loop.call_soon_threadsafe(received, got))
-                undo.callback(signal.signal, number, before)
+    def _received(self, number: signal.Signals) -> None:
+        is_first = self._stop is not None and not self._stop.is_set()
+        logger.info(
+            "worker of queue %r: %s, %s",
+            self.queue.name,
+            number.name,
+            "stopping" if is_first else "stopping at once",
+        )
+        self.stop(now=not is_first)
 
 
 def _positive(duration: Duration, where: str, option: str) -> int:

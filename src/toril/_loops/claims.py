@@ -31,6 +31,7 @@ class Settings:
     max_started_attempts: int | None
     keep_completed: KeepRule
     keep_failed: KeepRule
+    metrics_points: int
     backoff_strategy: BackoffStrategy | None
     skip_stalled_check: bool
     skip_lock_renewal: bool
@@ -49,6 +50,7 @@ class Claim:
         is_given_back: The worker is closing and takes the job away from its processor.
         is_cancelled: Somebody has asked that this attempt fail.
         is_begun: Its task has taken its first step.
+        has_slot: It counts towards the worker's concurrency.
     """
 
     job: Job[Any]
@@ -60,6 +62,7 @@ class Claim:
     is_given_back: bool = False
     is_cancelled: bool = False
     is_begun: bool = False
+    has_slot: bool = True
 
     def cancel(self) -> None:
         """Take the job away from its processor."""

@@ -43,7 +43,8 @@ logger = logging.getLogger("toril.worker")
 
 def started(record: dict[str, str], worker: str, now_ms: int) -> dict[str, str]:
     """Return a record as it is after the start; the script answers with what it was before, to spare a reading."""
-    record["ats"] = str(int(record.get("ats") or 0) + 1)
+    starts = record.get("ats") or "0"
+    record["ats"] = str(int(starts) + 1 if starts.isdecimal() else 1)
     record["processedOn"] = str(now_ms)
     if worker:
         record["pb"] = worker
@@ -59,6 +60,7 @@ class Fetching:
         start: Begins to run a claimed job.
         settled: Is told the fate of each end: None where the server took it, else why it did not.
         drained: Is told when the queue had nothing more.
+        lost: Is told of claims that turn out to be lost.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Fetching:
         start: Callable[[Claim], None],
         settled: Callable[[Claim, FinishedJob, TorilError | None], None],
         drained: Callable[[], None],
+        lost: Callable[[list[Claim]], None],
     ) -> None:
         self.claims: dict[str, Claim] = {}
         """What this worker holds, by job id. The heartbeat reads it from its thread."""
@@ -78,6 +81,7 @@ class Fetching:
         self._start = start
         self._settled = settled
         self._on_drained = drained
+        self._on_lost = lost
         self._worker_id = str(uuid.uuid4())
         self._calls = 0
         self._most = min(math.ceil(settings.concurrency / _LANES), _MOST_PER_CALL)
@@ -101,15 +105,15 @@ class Fetching:
     def ended(self, claim: Claim, end: FinishedJob) -> None:
         """Report the end of a job; it leaves with the next call."""
         claim.is_ending = True
-        self._running -= 1
+        self._free_slot(claim)
         self._ends.append((claim, end, False))
         if len(self._ends) == 1 or len(self._ends) > self._most:
             self._kick()
 
     def dropped(self, claim: Claim) -> None:
         """A job is ours no longer: moved elsewhere by another script, or lost."""
-        self._running -= 1
-        self.claims.pop(claim.job.id, None)
+        self._free_slot(claim)
+        self._forget(claim)
         self._kick()
         self._waiter_wake.set()
 
@@ -185,7 +189,9 @@ class Fetching:
         try:
             now_ms = self._queue.clock.now_ms()
             if ends:
-                codes, fetched = await scripts.move_to_finished(now_ms, [end for _, end, _ in ends], fetch)
+                codes, fetched = await scripts.move_to_finished(
+                    now_ms, [end for _, end, _ in ends], fetch, self._settings.metrics_points
+                )
             else:
                 fetched = await scripts.move_to_active(now_ms, fetch)
         except AuthenticationError as error:
@@ -199,6 +205,10 @@ class Fetching:
             await asyncio.sleep(patience.failed(error))
             if is_uncertain and want:
                 await self._adopt(scripts, fetch)
+        except Exception:
+            # Nothing that can be expected; but an end that is forgotten would hold its slot for ever.
+            self._requeue(ends, is_uncertain=True)
+            raise
         else:
             patience.worked()
             for (claim, end, is_uncertain), code in zip(ends, codes, strict=True):
@@ -210,14 +220,26 @@ class Fetching:
         if self._ends or self._may_fetch():
             self._kick()
 
+    def _free_slot(self, claim: Claim) -> None:
+        # Once: a job that was lost while its end was being written is dropped by both.
+        if claim.has_slot:
+            claim.has_slot = False
+            self._running -= 1
+
+    def _forget(self, claim: Claim) -> None:
+        # Under its id there may be a later claim on the same job: lost, taken back, and fetched by us again.
+        if self.claims.get(claim.job.id) is claim:
+            del self.claims[claim.job.id]
+
     def _settle(self, claim: Claim, end: FinishedJob, code: int, is_uncertain: bool) -> None:
         # Refused for unfinished or failed children: the lock is still ours, and the worker says what next.
         is_still_ours = code in (-4, -9)
         if is_still_ours:
             claim.is_ending = False
+            claim.has_slot = True
             self._running += 1
         else:
-            self.claims.pop(claim.job.id, None)
+            self._forget(claim)
         # After a lost answer a refusal means, most likely, that the first try was heard.
         refused = refusal(code, claim.job.id) if code < 0 and (is_still_ours or not is_uncertain) else None
         self._settled(claim, end, refused)
@@ -242,6 +264,10 @@ class Fetching:
         self._take_up(job_id, started(record, self._settings.name, now_ms), token)
 
     def _take_up(self, job_id: str, record: dict[str, str], token: str) -> None:
+        earlier = self.claims.get(job_id)
+        if earlier is not None and not earlier.is_ending:
+            # We had lost it without noticing, and its processor still runs.
+            self._on_lost([earlier])
         claim = Claim(Job(self._queue, job_id, record, token), token)
         self.claims[job_id] = claim
         self._running += 1

@@ -86,9 +86,12 @@ class Heartbeat(threading.Thread):
             except RedisError as error:
                 wait = self._patience.failed(explain(error, self._connection.safe_url))
                 self._client.connection_pool.disconnect()
-            except RuntimeError:
-                # The event loop is closed: the worker has ended without us.
-                break
+            except Exception as error:
+                if self._loop.is_closed():
+                    # The worker has ended without us.
+                    break
+                logger.exception("queue %r: renewing locks failed unexpectedly; it goes on", self._keys.queue)
+                wait = self._patience.failed(error)
             else:
                 self._patience.worked()
         self._client.close()

@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..job import Job
 from ..job_scheduler import plan_next_run
+from ..options import StoredOptions
 from ..processor import Processor
 from ..queue import Queue
 from ..scripts import FinishedJob
@@ -109,11 +110,12 @@ class Running:
         job = claim.job
         reason = _reason(error)
         stacktrace = _stacktrace(job, error)
-        delay_ms = await self._delay_before_retry(job, error)
+        options = _options(job)
+        delay_ms = await self._delay_before_retry(job, options, error)
         if delay_ms is None:
             made = job.attempts_made + 1
-            keep = job.options.keep_failed or self._settings.keep_failed
-            end = FinishedJob(job.id, claim.token, "failed", reason, stacktrace, job.options.attempts, keep)
+            keep = options.keep_failed or self._settings.keep_failed
+            end = FinishedJob(job.id, claim.token, "failed", reason, stacktrace, options.attempts, keep)
             job.note(atm=made, failedReason=reason, stacktrace=stacktrace)
             self._ended(claim, end)
             return
@@ -134,7 +136,7 @@ class Running:
             moved = await self._insist(
                 claim,
                 lambda: self._queue.scripts.retry_job(
-                    self._queue.clock.now_ms(), job.id, claim.token, reason, stacktrace, lifo=job.options.lifo
+                    self._queue.clock.now_ms(), job.id, claim.token, reason, stacktrace, lifo=options.lifo
                 ),
             )
         if moved:
@@ -175,17 +177,33 @@ class Running:
                 await self._wait_for_children(claim)
             except RateLimitError as error:
                 await self._limit(claim, error)
-            except Exception as error:
-                if claim.is_lost:
-                    self._dropped(claim)
-                else:
+            except GeneratorExit:
+                # The event loop is gone; nothing can be awaited any more.
+                self._dropped(claim)
+                raise
+            except BaseException as error:
+                if claim.is_lost or claim.is_given_back or claim.is_cancelled:
+                    # Whatever the processor made of its cancellation, it was cancelled.
+                    await self._cancelled(claim)
+                elif isinstance(error, Exception):
                     await self.fail(claim, error)
-            except (KeyboardInterrupt, SystemExit) as error:
-                await self.fail(claim, RuntimeError(f"the processor raised {type(error).__name__}"))
+                else:
+                    # SystemExit and its like would end the worker, and leave the job to the stalled check.
+                    await self.fail(
+                        claim, RuntimeError(f"the processor raised {type(error).__name__}: {error}")
+                    )
             else:
                 self._complete(claim, result)
         except asyncio.CancelledError:
             # Cancelled once more while its end was being written: what is written is written.
+            self._dropped(claim)
+        except Exception:
+            logger.exception(
+                "job %s (%s) in %r: its end could not be written; it is taken back when its lock runs out",
+                job.id,
+                job.name,
+                self._queue.name,
+            )
             self._dropped(claim)
 
     def _complete(self, claim: Claim, result: str) -> None:
@@ -200,7 +218,7 @@ class Running:
     async def _plan_next_run(self, claim: Claim) -> None:
         """Add the run that follows a scheduler's job before that runs, through faults of the connection."""
         try:
-            await self._insist(claim, lambda: plan_next_run(self._queue, claim.job))
+            await self._insist(claim, lambda: plan_next_run(self._queue, claim.job), is_end=False)
         except ConfigurationError as error:
             # Another worker may know the pattern or the zone; a run without a next one would end the scheduler.
             logger.error("queue %r: job scheduler %r: %s", self._queue.name, claim.job.scheduler_id, error)
@@ -210,6 +228,10 @@ class Running:
             raise asyncio.CancelledError
 
     async def _call(self, job: Job[Any]) -> Any:
+        try:
+            _ = job.options
+        except SerializationError as error:
+            raise UnrecoverableError(str(error)) from error
         if job.deferred_failure is not None:
             raise UnrecoverableError(job.deferred_failure)
         most = self._settings.max_started_attempts
@@ -326,17 +348,19 @@ class Running:
         self._limited(left_ms)
         self._dropped(claim)
 
-    async def _delay_before_retry(self, job: Job[Any], error: BaseException) -> int | None:
+    async def _delay_before_retry(
+        self, job: Job[Any], options: StoredOptions, error: BaseException
+    ) -> int | None:
         """How long until the next attempt; None where there is none."""
         made = job.attempts_made + 1
         most = self._settings.max_started_attempts
         if (
-            made >= job.options.attempts
+            made >= options.attempts
             or isinstance(error, UnrecoverableError)
             or (most is not None and job.attempts_started >= most)
         ):
             return None
-        stored = job.options.backoff
+        stored = options.backoff
         known = wait_ms(stored, made)
         if known is not None:
             return known
@@ -364,8 +388,21 @@ class Running:
             )
             return 0
 
-    async def _insist(self, claim: Claim, move: Callable[[], Awaitable[object]]) -> bool:
-        """Make a move, through faults of the connection; return False where the job is ours no longer."""
+    async def _insist(
+        self, claim: Claim, move: Callable[[], Awaitable[object]], *, is_end: bool = True
+    ) -> bool:
+        """Make a move, through faults of the connection; return False where the job is ours no longer.
+
+        While a move is made that takes the job away from us, nobody else takes it away from its task, and a
+        lock that is gone is no loss.
+        """
+        claim.is_ending = is_end
+        try:
+            return await self._try_until_it_works(claim, move)
+        finally:
+            claim.is_ending = False
+
+    async def _try_until_it_works(self, claim: Claim, move: Callable[[], Awaitable[object]]) -> bool:
         patience = Patience(f"job {claim.job.id!r} in queue {self._queue.name!r}: moving it")
         is_uncertain = False
         while not claim.is_lost:
@@ -397,6 +434,14 @@ def _is_async(process: Process) -> bool:
     return inspect.iscoroutinefunction(process) or inspect.iscoroutinefunction(call)
 
 
+def _options(job: Job[Any]) -> StoredOptions:
+    """The job's options; where they cannot be read, as if it had none, so that it can be failed."""
+    try:
+        return job.options
+    except SerializationError:
+        return StoredOptions.parse("{}")
+
+
 def _until_ms(until: datetime | timedelta | float, now_ms: int) -> int:
     if isinstance(until, datetime):
         return max(0, round(until.timestamp() * 1000) - now_ms)
@@ -421,7 +466,7 @@ def _stacktrace(job: Job[Any], error: BaseException) -> str:
         # The end says what happened, the beginning where it began.
         trace = trace[: _LONGEST_TRACE // 4] + "\n…\n" + trace[-_LONGEST_TRACE * 3 // 4 :]
     traces = [*job.stacktrace, trace]
-    limit = job.options.stack_trace_limit
+    limit = _options(job).stack_trace_limit
     if limit is not None:
         traces = traces[-limit:] if limit else []
     return dumps([text.encode("utf-8", "replace").decode() for text in traces], "stack trace")

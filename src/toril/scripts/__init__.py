@@ -167,9 +167,15 @@ class Scripts:
         return _fetched(answer, 0)
 
     async def move_to_finished(
-        self, now_ms: int, finished: Iterable[FinishedJob], fetch: Fetch
+        self, now_ms: int, finished: Iterable[FinishedJob], fetch: Fetch, metrics_points: int = 0
     ) -> tuple[list[int], Fetched]:
         """End jobs, and fetch others in the same call.
+
+        Args:
+            now_ms: What time it is.
+            finished: The ends.
+            fetch: What to ask for.
+            metrics_points: How many minutes of metrics are kept; 0 collects none.
 
         Returns:
             Per finished job 0 or a negative refusal, which has changed nothing; and the answer to the fetch.
@@ -178,7 +184,9 @@ class Scripts:
         for job in finished:
             args += job[:6]
             args += (job.keep.count, job.keep.age, job.keep.limit)
-        answer = await self._run("move_to_finished", _MOVE_TO_FINISHED, now_ms, *fetch.args(), *args)
+        answer = await self._run(
+            "move_to_finished", _MOVE_TO_FINISHED, now_ms, *fetch.args(), metrics_points, *args
+        )
         return answer[0], _fetched(answer, 1)
 
     async def retry_job(

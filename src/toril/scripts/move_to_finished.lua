@@ -22,7 +22,8 @@
 --   ARGV[6]   worker       string  name of the worker, or ""
 --   ARGV[7]   limit_max    int     the worker's rate limit, or ""
 --   ARGV[8]   limit_ms     int     its window, or ""
---   ARGV[9]   jobs         list    per job: id, token, "completed" or "failed", value, stack trace (JSON), attempts, keep count (-1 all), keep age (s, or ""), keep limit
+--   ARGV[9]   points       int     how many minutes of metrics are kept; 0 collects none
+--   ARGV[10]  jobs         list    per job: id, token, "completed" or "failed", value, stack trace (JSON), attempts, keep count (-1 all), keep age (s, or ""), keep limit
 --   returns   {codes, ttl_ms, due_ms, closed, id, record, id, record, …}; per job 0 | ERR_JOB_NOT_FOUND | ERR_LOCK_NOT_FOUND | ERR_JOB_NOT_IN_STATE | ERR_PENDING_CHILDREN | ERR_LOCK_MISMATCH | ERR_FAILED_CHILDREN
 --   events    completed          jobId, returnvalue, prev
 --   events    failed             jobId, failedReason, prev
@@ -45,7 +46,7 @@ local keys = {
   failed = KEYS[6], stalled = KEYS[7], pc = KEYS[8], marker = KEYS[9], meta = KEYS[10],
   limiter = KEYS[11], events = KEYS[12],
 }
-local base, now_ms, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local base, now_ms, want, points = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[9])
 local worker = { token = ARGV[4], lock_ms = ARGV[5], name = ARGV[6], limit_max = ARGV[7], limit_duration = ARGV[8] }
 local FIELDS = 9
 
@@ -60,12 +61,12 @@ local function trim_events()
   end
 end
 
-for at = 9, #ARGV, FIELDS do
+for at = 10, #ARGV, FIELDS do
   local code = finish_job(keys, base, now_ms, {
     id = ARGV[at], token = ARGV[at + 1], target = ARGV[at + 2], value = ARGV[at + 3], stacktrace = ARGV[at + 4],
     attempts = tonumber(ARGV[at + 5]),
     keep = { count = tonumber(ARGV[at + 6]), age = tonumber(ARGV[at + 7]), limit = tonumber(ARGV[at + 8]) },
-  }, trim_events)
+  }, points, trim_events)
   codes[#codes + 1] = code
   has_finished = has_finished or code == 0
 end

@@ -4,12 +4,14 @@
 --- @include "includes/finish_dedup"
 --- @include "includes/tell_parent"
 --- @include "includes/evict_finished"
+--- @include "includes/collect_metrics"
 -- Ends one active job as completed or failed. Checks come before the first write; the lock goes with
 -- the first write. Returns 0, or the refusal.
 --
 -- `job` has id, token, target ('completed' | 'failed'), value (return value as JSON, or failed reason
 -- as raw text), stacktrace (JSON, for failures), attempts, and keep {count, age, limit}.
-local function finish_job(keys, base, now_ms, job)
+-- `points` is how many minutes of metrics are kept. `trim_events` is called before the first event.
+local function finish_job(keys, base, now_ms, job, points, trim_events)
   local job_key = base .. job.id
   local record = redis.call('HMGET', job_key, 'name', 'atm', 'parentKey', 'parent', 'deid')
   if not record[1] and redis.call('EXISTS', job_key) == 0 then
@@ -29,6 +31,7 @@ local function finish_job(keys, base, now_ms, job)
   if redis.call('LREM', keys.active, -1, job.id) == 0 then
     return ERR_JOB_NOT_IN_STATE
   end
+  trim_events()
   local parent_key, dedup_id = record[3], record[5]
   if dedup_id then
     finish_dedup(base, job.id, dedup_id, tonumber(now_ms))
@@ -64,6 +67,9 @@ local function finish_job(keys, base, now_ms, job)
     if made >= job.attempts then
       redis.call('XADD', keys.events, '*', 'event', 'retries-exhausted', 'jobId', job.id, 'attemptsMade', made)
     end
+  end
+  if points > 0 then
+    collect_metrics(base .. 'metrics:' .. job.target, now_ms, points)
   end
   return 0
 end
