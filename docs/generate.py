@@ -267,13 +267,10 @@ def _has_a_page(thing: object) -> bool:
 
 
 def described(name: str, thing: object) -> str:
-    if not callable(thing) or not hasattr(thing, "__name__"):
-        words = (
-            "One of " + ", ".join(map(code, getattr(thing, "__args__", ())))
-            if hasattr(thing, "__args__")
-            else ""
-        )
-        return f"### {name}\n\n{words or code(repr(thing))}"
+    if typing.get_origin(thing) is typing.Literal:
+        return f"### {name}\n\nOne of {', '.join(code(repr(value)) for value in typing.get_args(thing))}."
+    if not callable(thing):
+        return f"### {name}\n\n{code(repr(thing))}"
     parts = [f"### {name}", f"```text\n{signature(name, thing)}\n```", *_words(thing.__doc__)]
     if isinstance(thing, type):
         members = [_member(thing, member) for member in _members(thing)]
