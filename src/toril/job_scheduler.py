@@ -166,6 +166,7 @@ class JobSchedulers:
 
         It can be called at any time, e.g. whenever a worker starts: a pending job that has not begun is replaced, one
         with the same interval keeps its time, and nothing runs early or twice for it. Another interval begins anew.
+        An overdue run of a pattern gives way to the next, as in BullMQ, unless `missed` says to make up for it.
 
         Args:
             scheduler_id: Unique in the queue.
@@ -228,10 +229,13 @@ class JobSchedulers:
         except ConnectionLostError:
             # Whether or not the first was heard, the same again leaves one pending job.
             job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+        added: dict[str, Any] = {"jobId": job_id, "delay": delay_ms}
+        if definition.pattern is not None:
+            added["prevMillis"] = int(job_id.rpartition(":")[2])
         record = {
             "name": definition.name,
             "data": text,
-            "opts": f"{run.options[:-1]},{dumps({'jobId': job_id, 'delay': delay_ms})[1:]}",
+            "opts": f"{run.options[:-1]},{dumps(added)[1:]}",
             "timestamp": str(now_ms),
             "delay": str(delay_ms),
             "priority": str(run.priority),
@@ -430,11 +434,9 @@ def _next_run(
     now_ms: int,
     next_ms: int | None,
 ) -> NextRun:
-    """A run's options: its template's, and where it comes from. Its id and delay are added by the script."""
+    """A run's options: its template's, and where it comes from. What depends on its time is added by the script."""
     raw = {name: value for name, value in template.items() if name not in {"jobId", "delay", "prevMillis"}}
     raw |= {"repeat": repeat, "timestamp": now_ms, "repeatJobKey": scheduler_id}
-    if next_ms is not None:
-        raw["prevMillis"] = next_ms
     priority = raw.get("priority")
     return NextRun(
         next_ms,

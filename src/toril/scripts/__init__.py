@@ -74,7 +74,7 @@ class NextRun(NamedTuple):
 
     Attributes:
         next_ms: When its pattern fires; None for an interval, whose time the script computes.
-        options: JSON object, without id and delay.
+        options: JSON object, without id, delay and time.
     """
 
     next_ms: int | None

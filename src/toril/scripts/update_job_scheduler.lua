@@ -19,7 +19,7 @@
 --   ARGV[5]  planned_ms   int     the run whose job is gone; "" with a producer
 --   ARGV[6]  next_ms      int     when a cron pattern fires next; "" for an interval
 --   ARGV[7]  every        int     the interval in ms, if the record has none; ""
---   ARGV[8]  opts         string  of its next job, JSON, without id and delay
+--   ARGV[8]  opts         string  of its next job, JSON, without id, delay and time
 --   ARGV[9]  priority     int
 --   ARGV[10]  lifo        string  "1": the next to run
 --   returns  the new job's id | "" where there is nothing to plan
@@ -84,5 +84,5 @@ if redis.call('EXISTS', key .. ':' .. next_text) == 1 then
 end
 redis.call('ZADD', schedulers, next_text, scheduler_id)
 redis.call('HINCRBY', key, 'ic', 1)
-run.next_ms, run.name, run.data = next_ms, record[1] or '', record[2] or '{}'
+run.next_ms, run.is_cron, run.name, run.data = next_ms, not every, record[1] or '', record[2] or '{}'
 return add_iteration(keys, base, now_ms, scheduler_id, run)

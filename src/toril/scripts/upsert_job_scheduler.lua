@@ -1,6 +1,7 @@
 -- upsert_job_scheduler: nowhere -> waiting, prioritized or delayed
 -- Makes a job scheduler, or replaces its definition, and gives it its one pending job. A pending job that has not
--- begun is replaced; with the same interval it keeps its time, so an upsert moves no schedule.
+-- begun is replaced; with the same interval it keeps its time, so an upsert moves no schedule. So does an overdue run of
+-- the same pattern, if the scheduler makes up for missed runs; else, as in BullMQ, the pattern's next time counts.
 --
 --   KEYS[1]  repeat       zset    job scheduler id -> next run, ms
 --   KEYS[2]  id           string  counter of generated ids
@@ -21,7 +22,7 @@
 --   ARGV[7]  start_ms     int     not before, or ""
 --   ARGV[8]  name         string  of its jobs
 --   ARGV[9]  data         string  of its jobs, JSON
---   ARGV[10]  opts        string  of its next job, JSON, without id and delay
+--   ARGV[10]  opts        string  of its next job, JSON, without id, delay and time
 --   ARGV[11]  priority    int
 --   ARGV[12]  lifo        string  "1": the next to run
 --   ARGV[13]  fields      string  the definition's record: JSON list of names and values in turn
@@ -50,7 +51,11 @@ local fields = cjson.decode(ARGV[13])
 local key = base .. 'repeat:' .. scheduler_id
 
 max_events(keys.meta, redis.call('HGET', keys.meta, 'opts.maxLenEvents'))
-local old = redis.call('HMGET', key, 'every', 'ic', 'offset')
+local old = redis.call('HMGET', key, 'every', 'ic', 'offset', 'pattern', 'tz')
+local new = {}
+for i = 1, #fields, 2 do
+  new[fields[i]] = fields[i + 1]
+end
 local planned = redis.call('ZSCORE', schedulers, scheduler_id)
 local is_same_interval = every and planned and tonumber(old[1]) == every
 local offset = 0
@@ -76,7 +81,8 @@ local is_replaced = planned and take_pending()
 local stored_offset = offset
 if is_replaced then
   stored_offset = given
-  if is_same_interval then
+  local is_same_pattern = not every and new.pattern == old[4] and (new.tz or false) == old[5]
+  if is_same_interval or (is_same_pattern and new.missed and tonumber(planned) <= now_ms) then
     next_ms = tonumber(planned)
   end
 end
@@ -89,7 +95,7 @@ elseif not is_replaced and redis.call('EXISTS', key .. ':' .. string.format('%.0
   return ERR_SCHEDULER_SLOT_TAKEN
 end
 
-run.next_ms = next_ms
+run.next_ms, run.is_cron = next_ms, not every
 redis.call('ZADD', schedulers, string.format('%.0f', next_ms), scheduler_id)
 redis.call('DEL', key)
 redis.call('HSET', key, 'ic', old[2] or 1, unpack(fields))
