@@ -27,7 +27,7 @@ from pharmacy_coverage.seed import seed_people
 from pharmacy_coverage.services import Services
 from pharmacy_coverage.settings import Settings, process_settings
 
-from .support import Inbox, Platform
+from .support import Inbox, Platform, workers
 
 
 @pytest.fixture(scope="session")
@@ -157,13 +157,8 @@ async def relay(platform: Platform) -> AsyncIterator[Relay]:
 @pytest.fixture
 async def at_work(platform: Platform) -> AsyncIterator[None]:
     """A relay and the workers, running in this process."""
-    from pharmacy_coverage.worker import make_workers
-
-    async with contextlib.AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(Relay(platform.services))
+    async with workers(), Relay(platform.services) as relay:
         running = asyncio.create_task(relay.run())
-        for worker in make_workers():
-            await stack.enter_async_context(worker)
         yield
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

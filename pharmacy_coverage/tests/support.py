@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from redis.asyncio import Redis
+from toril import Queue
 from toril.embedded import EmbeddedServer
 
 from pharmacy_coverage import clock
@@ -81,8 +82,9 @@ class Platform:
     """One test's view of the platform."""
 
     settings: Settings
-    queue_redis: Redis
-    cache_redis: Redis
+    # Redis clients, whose types do not know that answers are decoded.
+    queue_redis: Any
+    cache_redis: Any
     services: Services = field(init=False)
     inbox: Inbox = field(init=False)
     queue_server: EmbeddedServer = field(init=False)
@@ -184,6 +186,9 @@ class Platform:
             for n, pharmacy in enumerate(pharmacies)
         ]
 
+    def queue(self, name: str) -> Queue:
+        return Queue(name, connection=self.settings.toril_url, prefix=self.settings.queue_prefix)
+
     # Deeds ----------------------------------------------------------------------------------------------------
 
     async def post(
@@ -209,11 +214,12 @@ class Platform:
         query = {"topic": topic} | ({"state": state} if state else {})
         return await self.documents("outbox", query)
 
-    async def all_done(self, within: float = 20) -> None:
-        """Wait until nothing is owed any more."""
+    async def all_done(self, within: float = 20, *, topic: str | None = None) -> None:
+        """Wait until nothing is owed any more; or nothing of one topic."""
 
         async def is_done() -> bool:
-            return not await self.documents("outbox", {"state": {"$ne": "done"}})
+            query = {"state": {"$ne": "done"}} | ({"topic": topic} if topic else {})
+            return not await self.documents("outbox", query)
 
         await eventually(is_done, "every outbox entry is done", within, state=self.open_entries)
 
@@ -239,6 +245,17 @@ class Platform:
             if actor is not None:
                 await sign_in(client, actor)
             yield client
+
+
+@contextlib.asynccontextmanager
+async def workers() -> AsyncGenerator[None]:
+    """The platform's workers, in this process, for the length of a block."""
+    from pharmacy_coverage.worker import make_workers
+
+    async with contextlib.AsyncExitStack() as stack:
+        for worker in make_workers():
+            await stack.enter_async_context(worker)
+        yield
 
 
 async def sign_in(client: httpx.AsyncClient, actor: Actor) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
+from itertools import product
 from typing import Any
 
 from . import clock
@@ -171,7 +172,7 @@ async def seed(services: Services) -> None:
     """Everything; adds what is missing."""
     await services.prepare()
     await seed_people(services)
-    await _seed_yesterday(services)
+    await _seed_past(services)
     shifts = await _seed_shifts(services)
     await _seed_applications(services, shifts)
 
@@ -275,23 +276,23 @@ async def _seed_applications(services: Services, shifts: Mapping[tuple[str, int]
             continue
 
 
-async def _seed_yesterday(services: Services) -> None:
+async def _seed_past(services: Services) -> None:
     """Shifts that are over, which nobody could post today, so that the first report has something to tell."""
-    for pharmacy in PHARMACIES:
-        yesterday = clock.local_date(clock.now(), pharmacy["tz"]) - timedelta(days=1)
+    for pharmacy, days in product(PHARMACIES, (1, 2)):
+        day = clock.local_date(clock.now(), pharmacy["tz"]) - timedelta(days=days)
         for number, (start, end, name, pharmacist_id) in enumerate(
             (
                 (time(9), time(17), "Dana Kim", "pha_dana"),
                 (time(17), time(21), None, None),
             )
         ):
-            begin = clock.instant(yesterday, start, pharmacy["tz"])
-            finish = clock.instant(yesterday, end, pharmacy["tz"])
+            begin = clock.instant(day, start, pharmacy["tz"])
+            finish = clock.instant(day, end, pharmacy["tz"])
             if pharmacy["_id"] == "phm_prairie" and pharmacist_id:
                 name, pharmacist_id = "Claire Tremblay", "pha_clai"
             await _add(
                 services.database.collection("shifts"),
-                _past_shift(pharmacy, yesterday, number, begin, finish, name, pharmacist_id),
+                _past_shift(pharmacy, day, number, begin, finish, name, pharmacist_id),
             )
 
 

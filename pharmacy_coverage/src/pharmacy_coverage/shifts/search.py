@@ -4,10 +4,11 @@ Search is advice. Applying and confirming decide on MongoDB, so a page that is a
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from .. import clock
 from ..errors import TemporarilyUnavailable
@@ -16,6 +17,8 @@ from .repository import ShiftRepository
 from .schemas import Card, ShiftFilter
 
 __all__ = ["SearchResult", "ShiftSearch"]
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 2.0
 _cards = TypeAdapter(list[Card])
@@ -67,4 +70,9 @@ class ShiftSearch:
                 self._gate.release()
 
         page, outcome = await self._cache.page(region, wanted.fingerprint, load)
-        return _cards.validate_json(page), outcome
+        try:
+            return _cards.validate_json(page), outcome
+        except ValidationError:
+            # Written by another version, or by somebody who should not.
+            logger.warning("region %s: a cached page makes no sense; asking MongoDB", region)
+            return _cards.validate_json(await load()), "miss"
