@@ -25,8 +25,8 @@ DEADLINE = timedelta(hours=24)
 def day_due(pharmacy: Pharmacy, moment: datetime) -> date:
     """The local day whose report is the last to have fallen due by `moment`: the day before, from `report_at` on.
 
-    Asked every few seconds, it needs no memory: a time that the clocks skip is over when they have skipped it, and a
-    time that comes twice names the same day both times.
+    Asked every few seconds, it needs no memory: a time that the clocks skip is over when they have skipped it, and when
+    an hour comes twice, it names for a while once more a day that is owed already.
     """
     local = moment.astimezone(ZoneInfo(pharmacy.tz))
     is_past = local.time() >= pharmacy.report_at
