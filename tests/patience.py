@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,5 +90,8 @@ def like(
 ) -> Generator[EmbeddedServer]:
     """A server of a test's own, of the same kind as the shared one; settings with `_` for `-`."""
     settings = {name.replace("_", "-"): value for name, value in config.items()}
-    with EmbeddedServer(persistence=persistence, config=settings, binary=server._binary) as own:
-        yield own
+    with tempfile.TemporaryDirectory(prefix="toril-") as data:
+        # A directory of its own is kept over a restart, unlike the server's temporary one.
+        directory = Path(data) if persistence != "none" else None
+        with EmbeddedServer(directory, persistence, config=settings, binary=server._binary) as own:
+            yield own
