@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,10 +19,11 @@ DEADLINE: Final = 60.0
 class Running:
     """A program in the background, whose lines can be waited for; SIGTERM ends it, in good order or the test fails."""
 
-    def __init__(self, command: Sequence[str], url: str) -> None:
+    def __init__(self, command: Sequence[str], url: str, cwd: Path | None = None) -> None:
         self._name = Path(command[-1]).name
         self._process = subprocess.Popen(
             command,
+            cwd=cwd,
             env={**os.environ, "TORIL_URL": url},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -45,12 +46,17 @@ class Running:
 
     def wait_for(self, start: str) -> None:
         """Wait until a line begins like this."""
+        self._wait(lambda line: line.startswith(start), start)
+
+    def wait_for_text(self, text: str) -> None:
+        """Wait until a line has this in it."""
+        self._wait(lambda line: text in line, text)
+
+    def _wait(self, is_wanted: Callable[[str], bool], what: str) -> None:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._is_over or any(line.startswith(start) for line in self._lines), DEADLINE
-            )
-            assert any(line.startswith(start) for line in self._lines), (
-                f"{self._name} never printed {start!r}, but:\n" + "\n".join(self._lines)
+            self._changed.wait_for(lambda: self._is_over or any(map(is_wanted, self._lines)), DEADLINE)
+            assert any(map(is_wanted, self._lines)), (
+                f"{self._name} never printed {what!r}, but:\n" + "\n".join(self._lines)
             )
 
     @property
