@@ -70,7 +70,7 @@ class _Node:
     queue: Queue
     record: NewRecord
     parent_key: str | None
-    children: list[_Node] = field(default_factory=list)
+    children: list[_Node]
 
     @property
     def key(self) -> str:
@@ -232,7 +232,9 @@ class FlowProducer:
         if flow.children:
             extras["is_parent"] = True
         record = record._replace(job_id=job_id, extras=dumps(extras))
-        node = _Node(queue, record, extras.get("parent_key"))
+        above = extras.get("parent_key")
+        parent_key = above if isinstance(above, str) else None
+        node = _Node(queue, record, parent_key, [])
         link = Parent(job_id, queue.qualified_name)
         node.children = [self._node(child, link, depth + 1) for child in flow.children]
         return node

@@ -86,7 +86,7 @@ class Job(Generic[R_co]):
         self._return = returns
         self._data: Any = _UNREAD
         self._options: StoredOptions | None = None
-        self._on_progress: Callable[[Any], None] | None = None
+        self._on_progress: Callable[[Any], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} {self.name!r} in {self.queue.qualified_name!r}>"
@@ -537,7 +537,7 @@ class Job(Generic[R_co]):
         if code < 0:
             raise refusal(code, self.id)
 
-    def on_progress(self, listener: Callable[[Any], None]) -> None:
+    def on_progress(self, listener: Callable[[Any], object]) -> None:
         """Call a function with each progress that is reported through this object; for workers."""
         self._on_progress = listener
 
