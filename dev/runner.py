@@ -216,7 +216,9 @@ class Runner:
                 if "is busy" in str(error) and time.monotonic() < deadline:
                     # Somebody has taken the port since we looked, perhaps another runner that starts just now.
                     server = EmbeddedServer(self._options.dir / "valkey", "aof")
-                    self._notes.append("Valkey's port was taken in the moment of its start, so it has another.")
+                    self._notes.append(
+                        "Valkey's port was taken in the moment of its start, so it has another."
+                    )
                 elif time.monotonic() > deadline or "already runs" not in str(error):
                     raise StartError(f"Valkey: {error}") from error
                 time.sleep(0.1)
