@@ -94,7 +94,8 @@ def app(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def run(app: None, start: Start, server_url: str, prefix: str) -> Run:
+def run(app: None, server_url: str, prefix: str, start: Start) -> Run:
+    # `start` comes last, so that it ends the workers before the prefix is looked at.
     def begin(*args: str, **environment: str) -> Log:
         return Log(start("worker", *args, **({"TORIL_URL": server_url, "APP_PREFIX": prefix} | environment)))
 
