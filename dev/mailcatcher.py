@@ -23,6 +23,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage, Message
+from email.utils import getaddresses
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -107,6 +108,11 @@ class Mail:
     @property
     def to(self) -> str:
         return self.header("To") or ", ".join(self.recipients)
+
+    @property
+    def to_names(self) -> str:
+        """As `to`, but who has a name goes by it alone."""
+        return ", ".join(name or address for name, address in getaddresses([self.to])) or self.to
 
     @property
     def text(self) -> str | None:

@@ -47,20 +47,25 @@ class Browser:
     def find(self, selector: str, text: str = "", seconds: float = 20) -> WebElement:
         """Wait for an element that contains a text; the page may bring it by itself."""
 
-        def look(driver: Chrome) -> WebElement | None:
-            # The live parts of a page are replaced, so what was found before may be gone when it is asked.
-            wanted = driver.execute_script(
-                "return [...document.querySelectorAll(arguments[0])]"
-                ".find(e => e.checkVisibility() && e.innerText.includes(arguments[1]))",
-                selector,
-                text,
-            )
-            return wanted if isinstance(wanted, WebElement) else None
-
         what = f"{selector} with {text!r} at {self.driver.current_url}"
-        found = WebDriverWait(self.driver, seconds, 0.05).until(look, f"no {what}")
+        waiting = WebDriverWait(self.driver, seconds, 0.05)
+        found = waiting.until(lambda _: self._look(selector, text), f"no {what}")
         assert found is not None
         return found
+
+    def wait_until_gone(self, selector: str, text: str, seconds: float = 20) -> None:
+        waiting = WebDriverWait(self.driver, seconds, 0.05)
+        waiting.until(lambda _: self._look(selector, text) is None, f"still {selector} with {text!r}")
+
+    def _look(self, selector: str, text: str) -> WebElement | None:
+        # In one step: the live parts of a page are replaced, and what was found may be gone when it is asked.
+        found = self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".find(e => e.checkVisibility() && e.innerText.includes(arguments[1]))",
+            selector,
+            text,
+        )
+        return found if isinstance(found, WebElement) else None
 
     def click(self, selector: str, text: str = "") -> None:
         self.find(selector, text).click()
@@ -184,8 +189,6 @@ def test_a_pharmacist_applies_and_a_manager_confirms(
 
     mira.find("#applicants h3", "Amir Haddad")
     mira.find("#applicants .pill", "Fits")
-    mira.picture("applicants")
-
     mail = mails(runner, "mira@harbour-street.example", after=before, containing="Amir Haddad applied for")
     reader = open_browser()
     reader.driver.get(catcher)
@@ -193,16 +196,28 @@ def test_a_pharmacist_applies_and_a_manager_confirms(
     reader.picture("mail")
     reader.driver.get(f"{catcher}/messages/{mail['id']}")
     link = reader.find("pre a").get_attribute("href") or ""
-    reader.picture("mail-message")
     assert link.startswith(platform)
     assert address in link
 
     mira.click("#applicants button", "Confirm Amir Haddad")
     mira.find("#applicants h2", "Covered by Amir Haddad")
-    mira.picture("confirmed")
     amir.find("#mine .pill", "Confirmed")
     mails(runner, "amir@relief.example", after=before, containing="You are booked")
     assert [*amir.complaints(), *mira.complaints(), *reader.complaints()] == []
+
+
+def test_a_manager_compares_applicants(runner: Running, open_browser: Callable[[], Browser]) -> None:
+    """The schedule leads to everybody who applied, each with a verdict and a button."""
+    mira = open_browser()
+    mira.driver.get(runner.description["platform"])
+    mira.click("button.person", "Mira Castellan")
+    mira.click("a.row-link", "3 applicants")
+    mira.find("#applicants h2", "3 applicants")
+    mira.wait_until_gone("#applicants .pill", "Checking")
+    for name in ("Amir Haddad", "Mei Lin", "Dana Kim"):
+        mira.find("#applicants button", f"Confirm {name}")
+    mira.picture("applicants")
+    assert mira.complaints() == []
 
 
 def test_a_new_mail_appears_on_the_open_page(runner: Running, open_browser: Callable[[], Browser]) -> None:
@@ -212,7 +227,7 @@ def test_a_new_mail_appears_on_the_open_page(runner: Running, open_browser: Call
     reader.find("h1")
     claire.driver.get(runner.description["platform"])
     claire.click("button.person", "Claire Tremblay")
-    claire.click("a.card-link", "at $71")
+    claire.click("a.card-link", "at $84")
     claire.click("button", "Apply for this shift")
     reader.find(".mails .subject", "Claire Tremblay applied for")
     assert reader.complaints() == []
