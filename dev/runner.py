@@ -237,19 +237,27 @@ class Runner:
 
     async def _start_mail(self) -> tuple[str, str]:
         """Return the addresses of the page and of the SMTP server."""
-        smtp_port = self._free_port("the mail catcher", SMTP_PORT)
-        http_port = self._free_port("the mail catcher's page", MAIL_PORT)
-        page = f"http://127.0.0.1:{http_port}"
-        await self._start_child(
-            "mail",
-            [
-                *(sys.executable, "-m", "dev.mailcatcher", "--dir", self._options.dir / "mail"),
-                *("--smtp-port", str(smtp_port), "--http-port", str(http_port)),
-            ],
-            _environment(),
-            is_ready=lambda: _answers(page, "/health"),
-        )
-        return page, f"smtp://127.0.0.1:{smtp_port}"
+        for is_last_try in (False, True):
+            smtp_port = self._free_port("the mail catcher", SMTP_PORT)
+            http_port = self._free_port("the mail catcher's page", MAIL_PORT)
+            try:
+                await self._start_child(
+                    "mail",
+                    [
+                        *(sys.executable, "-m", "dev.mailcatcher", "--dir", self._options.dir / "mail"),
+                        *("--smtp-port", str(smtp_port), "--http-port", str(http_port)),
+                    ],
+                    _environment(),
+                    # Its own word: on these ports another runner's catcher might answer as well.
+                    is_ready="page on http://",
+                )
+                break
+            except StartError:
+                # Somebody may have taken a port since we looked.
+                if is_last_try:
+                    raise
+                self._children = [child for child in self._children if child.name != "mail"]
+        return f"http://127.0.0.1:{http_port}", f"smtp://127.0.0.1:{smtp_port}"
 
     async def _seed(self, env: dict[str, str]) -> None:
         log = self._log("seed")
