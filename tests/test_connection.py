@@ -1,0 +1,151 @@
+"""From a URL to connections: kinds of URLs, threads and loops, calls that are cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from tests.patience import like, within
+from toril import ConfigurationError, Connection, ConnectionLostError, Queue, ServerRefusedError
+from toril.embedded import EmbeddedServer
+
+Client: TypeAlias = Any
+
+
+@pytest.mark.parametrize("url", ["http://host", "localhost:6379", "redis:/", "ftp://me:secret@host"])
+def test_other_kinds_of_urls_are_refused(url: str) -> None:
+    """Those that there are stand in the message, a password does not."""
+    if url == "redis:/":
+        Connection(url)
+        return
+    with pytest.raises(ConfigurationError, match="redis://, rediss://, unix://, embedded://") as caught:
+        Connection(url)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_unix_socket(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A whole round over it."""
+    path = tmp_path / "server.sock"
+    with like(server, unixsocket=str(path)):
+        async with Queue("q", connection=f"unix://{path}") as queue:
+            job = await queue.add("a", 5)
+            found = await queue.get_job(job.id)
+            assert found is not None
+            assert found.data == 5
+
+
+async def test_a_database_of_the_url(server_url: str, prefix: str, client: Client) -> None:
+    """The path of the URL is its number."""
+    async with Connection(f"{server_url}/3") as third:
+        await third.execute("SET", f"{prefix}:x", "3")
+        assert await client.get(f"{prefix}:x") is None
+        assert await third.execute("GET", f"{prefix}:x") == "3"
+
+
+async def test_an_error_of_the_server_is_told_as_it_is(server_url: str) -> None:
+    """The connection stays usable."""
+    async with Connection(server_url) as connection:
+        with pytest.raises(ServerRefusedError, match="unknown command"):
+            await connection.execute("NO-SUCH-COMMAND")
+        assert await connection.execute("PING") == "PONG"
+
+
+async def test_an_idle_connection_that_was_closed_is_opened_anew(
+    server_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that drops idle connections costs the next caller nothing."""
+    monkeypatch.setattr("toril.connection._FRESH_FOR", 0)
+    async with Connection(server_url) as connection:
+        own = await connection.execute("CLIENT", "ID")
+        await client.client_kill_filter(_id=own)
+
+        assert await connection.execute("PING") == "PONG"
+
+
+async def test_a_silent_server_is_given_up(server_url: str) -> None:
+    """A call has a deadline; its connection is not used again."""
+    async with Connection(server_url) as connection:
+        lane = connection.lane()
+        began = time.monotonic()
+        with pytest.raises(ConnectionLostError, match=r"no answer within 0\.2 s"):
+            await lane.execute("BLPOP", "nothing", 0, timeout=0.2)
+        assert time.monotonic() - began < 2
+        assert not lane.is_open
+        assert await lane.execute("PING") == "PONG"
+        await lane.close()
+
+
+async def test_a_call_is_never_sent_twice(server_url: str, prefix: str, client: Client) -> None:
+    """The client library retries nothing: of a push whose answer is lost there is one."""
+    async with Connection(server_url) as connection:
+        lane = connection.lane()
+        own = await lane.execute("CLIENT", "ID")
+        key = f"{prefix}:list"
+        # The command kills its own connection before the answer can go out.
+        script = "redis.call('RPUSH', KEYS[1], 'x') redis.call('CLIENT', 'KILL', 'ID', ARGV[1]) return 1"
+        with contextlib.suppress(ConnectionLostError, ServerRefusedError):
+            await lane.execute("EVAL", script, 1, key, own)
+        assert await client.llen(key) == 1
+        await lane.close()
+
+
+def test_one_connection_serves_several_threads(server_url: str, prefix: str) -> None:
+    """Each event loop has clients of its own behind it."""
+    connection = Connection(server_url)
+    counted: list[int] = []
+
+    async def count() -> None:
+        for _ in range(50):
+            await connection.execute("INCR", f"{prefix}:n")
+        counted.append(int(await connection.execute("GET", f"{prefix}:n")))
+        await connection.close()
+
+    threads = [threading.Thread(target=lambda: asyncio.run(count())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert max(counted) == 200
+
+
+async def test_closing_twice_is_harmless(server_url: str) -> None:
+    """And a closed connection opens again when it is used."""
+    connection = Connection(server_url)
+    assert await connection.execute("PING") == "PONG"
+    await connection.close()
+    await connection.close()
+    assert await connection.execute("PING") == "PONG"
+    await connection.close()
+
+
+async def test_closing_leaves_no_sockets(server_url: str, client: Client) -> None:
+    """The server sees as many clients as before."""
+    before = len(await client.client_list())
+    async with Connection(server_url) as connection:
+        await asyncio.gather(*(connection.execute("PING") for _ in range(20)))
+        assert len(await client.client_list()) > before
+    async with within("the end of the sockets"):
+        while len(await client.client_list()) > before:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+
+
+def test_clients_and_workers_import_without_unix() -> None:
+    """On Windows there is no fcntl, pwd, resource or termios: neither producers nor workers need them."""
+    program = """
+import sys
+for name in ("fcntl", "pwd", "grp", "resource", "termios", "tty", "pty"):
+    sys.modules[name] = None
+import toril, toril.worker, toril.sync, toril.flow_producer
+toril.Worker(toril.Queue("q"), print)
+print("imported")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "imported", done.stderr
