@@ -18,6 +18,7 @@ from toril.embedded import EmbeddedServer
 
 from pharmacy_coverage import clock
 from pharmacy_coverage.main import create_app
+from pharmacy_coverage.outbox.topics import TOPICS
 from pharmacy_coverage.people.models import Actor
 from pharmacy_coverage.seed import PHARMACISTS, STAFF
 from pharmacy_coverage.services import Services
@@ -223,11 +224,21 @@ class Platform:
 
         await eventually(is_done, "every outbox entry is done", within, state=self.open_entries)
 
-    async def open_entries(self) -> Any:
-        return [
-            (d["topic"], d["state"], d.get("last_error"), d["publishes"], d["redrives"])
-            for d in await self.documents("outbox", {"state": {"$ne": "done"}})
-        ]
+    async def open_entries(self) -> list[str]:
+        """Every entry that is not done, and what its queue says about it."""
+        said: list[str] = []
+        for document in await self.documents("outbox", {"state": {"$ne": "done"}}):
+            topic = TOPICS[document["topic"]]
+            job = "no queue"
+            if topic.queue:
+                async with self.queue(topic.queue) as queue:
+                    counts = {name: n for name, n in (await queue.get_job_counts()).items() if n}
+                    found = await queue.get_job(document["job_id"])
+                    state = await queue.get_job_state(document["job_id"])
+                    job = f"{state} in {counts}, {found.attempts_made if found else None} attempts made"
+            facts = {name: document.get(name) for name in ("state", "last_error", "publishes", "redrives")}
+            said.append(f"{document['topic']} {document['job_id']}: {facts}; job {job}")
+        return said
 
     @contextlib.asynccontextmanager
     async def browser(self, actor: Actor | None = None, **options: Any) -> AsyncGenerator[httpx.AsyncClient]:
