@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +19,16 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from toril import ConfigurationError, Connection, Job, JobFailedError, Queue, Worker
+from toril import (
+    ConfigurationError,
+    Connection,
+    ConnectionLostError,
+    Job,
+    JobFailedError,
+    LockLostError,
+    Queue,
+    Worker,
+)
 
 PATIENCE = 15
 
@@ -302,3 +314,138 @@ async def test_adding_works_after_a_cancelled_add(queue: Queue) -> None:
     assert json.dumps(sorted(ids))
     await queue.add("later")
     assert len(await queue.get_ids("waiting")) in (50, 51)
+
+
+async def test_a_job_that_its_own_worker_fetches_anew_runs_once_at_a_time(queue: Queue) -> None:
+    """The first run, whose lock ran out unnoticed, is cancelled; the second one's end counts; slots stay right."""
+    runs: list[str] = []
+    together = most = 0
+
+    async def process(job: Job) -> str:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        try:
+            if job.name == "slow" and job.attempts_started == 1:
+                await asyncio.sleep(60)
+            await asyncio.sleep(0.01)
+            runs.append(f"{job.name} {job.attempts_started}")
+            return f"run {job.attempts_started}"
+        except asyncio.CancelledError:
+            runs.append(f"{job.name} {job.attempts_started} cancelled")
+            raise
+        finally:
+            together -= 1
+
+    slow = await queue.add("slow")
+    worker = Worker(
+        queue,
+        process,
+        concurrency=2,
+        lock_duration=0.2,
+        stalled_interval=0.2,
+        max_stalled_count=5,
+        skip_lock_renewal=True,
+    )
+    async with worker:
+        assert await ended(slow) == "run 2"
+        assert runs == ["slow 1 cancelled", "slow 2"]
+        most = 0
+        quick = [await queue.add("quick") for _ in range(10)]
+        for job in quick:
+            assert await ended(job) == "run 1"
+    assert most <= 2
+
+
+async def test_a_lock_that_is_lost_cancels_the_run_and_its_writes(
+    queue: Queue, client: redis.asyncio.Redis
+) -> None:
+    """Whoever has lost the lock is told by cancellation, and what he still writes is refused."""
+    started, refused = asyncio.Event(), asyncio.Event()
+
+    async def process(job: Job) -> str:
+        if job.name != "lost":
+            return "other"
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            for write in (job.update_progress(1), job.log("x"), job.update_data({"x": 1})):
+                with pytest.raises(LockLostError):
+                    await write
+            refused.set()
+        return "too late"
+
+    lost = await queue.add("lost")
+    async with Worker(queue, process, lock_duration=1, skip_stalled_check=True) as worker:
+        told = asyncio.Event()
+        worker.on("lock_lost", lambda job: told.set())
+        async with within("the loss of the lock"):
+            await started.wait()
+            await client.set(queue.keys.job(lost.id) + ":lock", "somebody else")
+            await refused.wait()
+            await told.wait()
+        other = await queue.add("other")
+        assert await ended(other) == "other"
+        assert await queue.get_job_state(lost.id) == "active"
+        await lost.refresh()
+        assert lost.progress == 0
+        assert lost.data == {}
+
+
+async def test_no_job_is_lost_or_doubled_by_broken_connections(
+    queue: Queue, client: redis.asyncio.Redis
+) -> None:
+    """Connections break at any moment, and still each attempt runs once and each job completes."""
+    count = 600
+    runs: Counter[str] = Counter()
+    chance = random.Random(7)
+
+    async def process(job: Job) -> int:
+        runs[job.id] += 1
+        await asyncio.sleep(chance.random() * 0.01)
+        if job.data["fails"] and job.attempts_made == 0:
+            raise ValueError("the first attempt fails")
+        return runs[job.id]
+
+    async def break_connections() -> None:
+        own = await client.client_id()
+        while True:
+            for row in await client.client_list():
+                if row["id"] != str(own) and chance.random() < 0.3:
+                    with contextlib.suppress(redis.asyncio.RedisError):
+                        await client.client_kill_filter(_id=row["id"])
+            await asyncio.sleep(0.03)
+
+    async def add(n: int) -> None:
+        while True:
+            try:
+                await queue.add(
+                    "any",
+                    {"fails": n % 5 == 0},
+                    job_id=f"job-{n}",
+                    attempts=5,
+                    priority=n % 3,
+                    delay=0.1 if n % 7 == 0 else 0,
+                    backoff=0.05 if n % 2 else 0,
+                )
+                return
+            except ConnectionLostError:
+                await asyncio.sleep(0.01)
+
+    done: set[str] = set()
+    workers = [Worker(queue, process, concurrency=concurrency) for concurrency in (20, 3)]
+    for worker in workers:
+        worker.on("completed", lambda job, _: done.add(job.id))
+    breaking = asyncio.create_task(break_connections())
+    async with workers[0], workers[1]:
+        await asyncio.gather(*map(add, range(count)))
+        async with within("all jobs to complete", 60):
+            while len(done) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        breaking.cancel()
+        await asyncio.wait([breaking])
+    await queue.connection.close()
+    jobs = await queue.get_completed()
+    assert {job.id: job.attempts_made for job in jobs} == dict(runs)
+    assert all(job.attempts_made == (2 if job.data["fails"] else 1) for job in jobs)
