@@ -171,6 +171,9 @@ class MongoServer:
             *("--oplogSize", "128", "--wiredTigerCacheSizeGB", "0.25"),
             *(() if alone else ("--replSet", REPLICA_SET)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            # A client that is killed within a transaction leaves its documents locked for so many seconds. The
+            # platform gives a transaction up after five, so the usual 60 only make a crash last longer.
+            *("--setParameter", "transactionLifetimeLimitSeconds=10"),
             # On SIGTERM it would first wait 15 s for clients to move to a secondary that does not exist.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
         ]

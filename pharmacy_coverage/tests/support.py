@@ -235,7 +235,9 @@ class Platform:
                     counts = {name: n for name, n in (await queue.get_job_counts()).items() if n}
                     found = await queue.get_job(document["job_id"])
                     state = await queue.get_job_state(document["job_id"])
-                    job = f"{state} in {counts}, {found.attempts_made if found else None} attempts made"
+                    job = f"{state} in {counts}"
+                    if found is not None:
+                        job += f", {found.attempts_made} attempts made, the last failed with {found.failed_reason!r}"
             facts = {name: document.get(name) for name in ("state", "last_error", "publishes", "redrives")}
             said.append(f"{document['topic']} {document['job_id']}: {facts}; job {job}")
         return said

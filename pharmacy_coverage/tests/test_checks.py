@@ -1,6 +1,13 @@
 """The check that runs after the answer: does an application fit its pharmacist's other shifts?"""
 
+from datetime import timedelta
+
+import pytest
+from toril import DelayedError
+
 from pharmacy_coverage.applications.models import FitState
+from pharmacy_coverage.database import Transaction
+from pharmacy_coverage.outbox.consume import consume
 
 from .support import Platform, eventually
 
@@ -96,3 +103,30 @@ async def test_the_verdict_appears_by_itself(platform: Platform, at_work: None) 
     await eventually(has_note, "the note")
     await applications.confirm(platform.mira, winner)
     await eventually(conflicts, "the conflict")
+
+
+async def test_documents_that_a_dead_transaction_holds_cost_no_attempt(platform: Platform) -> None:
+    """A worker killed within a transaction leaves its documents locked: the job is put off, and done afterwards."""
+    shift = await platform.post()
+    await platform.services.applications.apply(platform.pharmacist(), shift.id, "")
+    (entry,) = await platform.owed("application.check", "pending")
+
+    outbox, database = platform.services.outbox, platform.services.database
+
+    async def run() -> str:
+        async def work(entry_id: str) -> str:
+            async def done(tx: Transaction) -> str:
+                return str(await outbox.mark_done(entry_id, "done", tx.session))
+
+            return await database.transaction(done, within=timedelta(seconds=0.5))
+
+        return await consume(outbox, entry["job_id"], work)
+
+    async with database.client.start_session() as session:
+        await session.start_transaction()
+        await outbox.mark_dead(entry["_id"], "held", session)
+        with pytest.raises(DelayedError):
+            await run()
+        await session.abort_transaction()
+
+    assert await run() == "True"

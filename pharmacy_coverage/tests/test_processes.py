@@ -139,10 +139,6 @@ async def test_without_workers_the_api_is_as_fast_and_nothing_is_lost(
     assert await platform.documents("applications", {"fit.state": "checking"}) == []
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="open: after kill -9 a job sometimes stays active for over 60 s; not understood yet",
-)
 async def test_a_worker_killed_while_it_sends(platform: Platform, processes: Processes) -> None:
     """Killed in the middle of SMTP, three times: every mail arrives, with at most one double per mail in flight."""
     await platform.many_pharmacists(12)

@@ -2,7 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
+from toril import DelayedError
+
 from .. import clock
+from ..errors import TemporarilyUnavailable
 from .repository import OutboxRepository
 
 __all__ = ["consume"]
@@ -13,6 +16,9 @@ async def consume(outbox: OutboxRepository, job_id: str | None, work: Callable[[
 
     Args:
         work: Called with the entry's id, which it marks done in the transaction of its effect.
+
+    Raises:
+        DelayedError: MongoDB cannot do it just now; the job is put off for a moment, uncounted.
 
     Returns:
         What happened, in a few words: the job's return value, for whoever looks at the queue.
@@ -25,4 +31,9 @@ async def consume(outbox: OutboxRepository, job_id: str | None, work: Callable[[
     if entry.deadline_at <= clock.now():
         await outbox.mark_dead(entry.id, "too late")
         return "too late"
-    return await work(entry.id)
+    try:
+        return await work(entry.id)
+    except TemporarilyUnavailable as busy:
+        # Nothing is wrong with the job, so it costs no attempt; the entry's deadline ends it. The usual cause is a
+        # worker that was killed within a transaction: MongoDB keeps its documents locked until it gives that up.
+        raise DelayedError(busy.retry_after) from busy
