@@ -207,21 +207,19 @@ class Runner:
 
     def _open_valkey(self) -> EmbeddedServer:
         # The queues' usual port, so that `toril queue ls` needs no address.
-        server = EmbeddedServer(self._options.dir / "valkey", "aof", self._free_port("Valkey", VALKEY_PORT))
+        server = EmbeddedServer(self._options.dir / "valkey", "aof", preferred_port=VALKEY_PORT)
         deadline = time.monotonic() + LEFTOVER_SECONDS
         while True:
             try:
-                return server.start()
+                server.start()
             except ConfigurationError as error:
-                if "is busy" in str(error) and time.monotonic() < deadline:
-                    # Somebody has taken the port since we looked, perhaps another runner that starts just now.
-                    server = EmbeddedServer(self._options.dir / "valkey", "aof")
-                    self._notes.append(
-                        "Valkey's port was taken in the moment of its start, so it has another."
-                    )
-                elif time.monotonic() > deadline or "already runs" not in str(error):
+                if time.monotonic() > deadline or "already runs" not in str(error):
                     raise StartError(f"Valkey: {error}") from error
                 time.sleep(0.1)
+            else:
+                if server.port != VALKEY_PORT:
+                    self._note_other_port("Valkey", VALKEY_PORT, server.port)
+                return server
 
     async def _start_mongo(self) -> str:
         server = MongoServer(self._options.dir / "mongo", preferred_port=MONGO_PORT)

@@ -157,6 +157,16 @@ def test_a_killed_server_comes_back_with_its_append_only_file(tmp_path: Path) ->
         server.stop()
 
 
+def test_a_preferred_port_is_taken_only_if_it_is_free() -> None:
+    """Where it is busy, another is taken in its place, without an error."""
+    with EmbeddedServer() as first, EmbeddedServer(preferred_port=first.port) as second:
+        assert second.port != first.port
+        free = second.port
+        second.stop()
+        with EmbeddedServer(preferred_port=free) as third:
+            assert third.port == free
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     """Who asks for a port gets it or hears that it is busy; who asks for none gets a free one."""
     with EmbeddedServer() as first, pytest.raises(ConfigurationError, match=f"port {first.port} is busy"):

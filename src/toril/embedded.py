@@ -53,6 +53,7 @@ class EmbeddedServer:
         dir: Where data and log are kept; made if missing. None is a temporary directory, removed at `stop`.
         persistence: What survives a restart in the same `dir`.
         port: TCP port on the loopback interface. None takes a free one, and keeps it over a restart.
+        preferred_port: Where no `port` is given: taken if it is free, else another is.
         config: Further settings of the server, by their names in its configuration file; they win over the
             defaults. With `requirepass`, `url` carries the password.
         binary: The server's program; without it, see `find_binary`.
@@ -68,6 +69,7 @@ class EmbeddedServer:
         persistence: Persistence = "none",
         port: int | None = None,
         *,
+        preferred_port: int | None = None,
         config: Mapping[str, str] | None = None,
         binary: Path | str | None = None,
     ) -> None:
@@ -75,7 +77,7 @@ class EmbeddedServer:
             raise ConfigurationError(f"persistence={persistence!r}: must be 'none', 'rdb' or 'aof'")
         self._given_dir = None if dir is None else Path(dir)
         self._persistence: Persistence = persistence
-        self._port = port
+        self._port = preferred_port if port is None else port
         self._is_port_fixed = port is not None
         self._config = dict(config or {})
         self._binary = binary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +70,7 @@ def server(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        running = EmbeddedServer(directory, kept, port or _usual_port()).start()
+        running = EmbeddedServer(directory, kept, port, preferred_port=USUAL_PORT).start()
     except ConfigurationError as error:
         complain(str(error), PROBLEM, as_json=as_json)
     try:
@@ -100,16 +99,6 @@ def _tell(running: EmbeddedServer, kept: Persistence, *, has_port: bool, as_json
     out.print(f"Keeps: {_KEEPS[kept]}", markup=False)
     out.print(f"Data and log: {running.dir}", markup=False)
     out.print("Ctrl-C stops it.", markup=False)
-
-
-def _usual_port() -> int | None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", USUAL_PORT))
-        except OSError:
-            return None
-    return USUAL_PORT
 
 
 def _data_home() -> Path:
