@@ -148,7 +148,8 @@ class Queue(QueueGetters, JobSchedulers):
             ServerUnreachableError: No connection; nothing was added.
             ConnectionLostError: No answer; the job may or may not have been added. With a `job_id` it is safe
                 to repeat.
-            ServerRefusedError: The server cannot store it.
+            ServerRefusedError: The server cannot store it now: it is full, read-only, or loading its data after a
+                start. Nothing was added.
         """
         return await self.add_stored(name, dumps({} if data is None else data), self._prepare(options))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.patience import like, until
-from toril import ConnectionLostError, Job, Queue, Worker
+from toril import ConnectionLostError, Job, Queue, ServerRefusedError, Worker
 from toril.embedded import EmbeddedServer
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -165,7 +165,8 @@ async def test_no_job_is_lost_when_the_server_restarts(server: EmbeddedServer) -
                             # The same id until it is known to stand there.
                             added.add((await queue.add("n", number, job_id=f"job-{number}")).id)
                             break
-                        except ConnectionLostError:
+                        except (ConnectionLostError, ServerRefusedError):
+                            # Gone, or back and still loading its data.
                             await asyncio.sleep(0.02)
                     await asyncio.sleep(0.001)
 
