@@ -12,8 +12,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -38,6 +38,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
     AuthenticationError,
@@ -63,6 +64,8 @@ _CALL_TIMEOUT: Final = 15.0
 _MOST_LANES: Final = 32
 # A connection that has been idle for so long is looked at before it is used: the server may have gone.
 _FRESH_FOR: Final = 1.0
+# Reading the socket, its end, the news of it: one turn of the event loop each.
+_TURNS_TO_HEAR: Final = 3
 
 logger = logging.getLogger("toril.connection")
 
@@ -118,8 +121,12 @@ class Connection:
             AuthenticationError: The server refused the user, the password or the command.
             ServerRefusedError: The server answered with an error.
         """
-        async with self._idle_lane() as lane:
+        clients = self._of_loop()
+        lane = await self._take(clients)
+        try:
             return await lane.execute(*args)
+        finally:
+            self._give_back(clients, lane)
 
     async def execute_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send several commands at once and return their answers in order. Others' may come in between.
@@ -127,8 +134,31 @@ class Connection:
         Raises:
             As `execute`; of several errors, the first.
         """
-        async with self._idle_lane() as lane:
+        clients = self._of_loop()
+        lane = await self._take(clients)
+        try:
             return await lane.execute_all(commands)
+        finally:
+            self._give_back(clients, lane)
+
+    def execute_now(self, args: Sequence[Any], done: Done) -> bool:
+        """Send one command without waiting, if a connection is open and idle; False, and nothing sent, if not.
+
+        Args:
+            args: The command and its arguments.
+            done: Is called from the event loop with `[answer]` or an error of toril's.
+        """
+        clients = self._of_loop()
+        if not clients.idle or not clients.idle[-1].is_fresh or not clients.take_now():
+            return False
+        lane = clients.idle.pop()
+
+        def answered(outcome: list[Any] | Exception) -> None:
+            self._give_back(clients, lane)
+            done(outcome)
+
+        lane.send(pack(tuple(args)), 1, answered)
+        return True
 
     def lane(self, *, name: str | None = None) -> Lane:
         """Return a connection of one's own, not opened yet, for one call at a time.
@@ -182,25 +212,21 @@ class Connection:
     ) -> None:
         await self.close()
 
-    @asynccontextmanager
-    async def _idle_lane(self) -> AsyncGenerator[Lane]:
-        clients = self._of_loop()
+    async def _take(self, clients: _LoopClients) -> Lane:
         try:
-            async with asyncio.timeout(_CALL_TIMEOUT):
-                await clients.free.acquire()
+            await clients.take()
         except TimeoutError as error:
             raise ServerUnreachableError(
                 f"{self.safe_url}: all {_MOST_LANES} connections have been busy for {_CALL_TIMEOUT:g} s"
             ) from error
-        lane = clients.idle.pop() if clients.idle else self.lane()
-        try:
-            yield lane
-        finally:
-            clients.free.release()
-            if clients.is_closed:
-                await lane.close()
-            elif lane.is_open:
-                clients.idle.append(lane)
+        return clients.idle.pop() if clients.idle else self.lane()
+
+    def _give_back(self, clients: _LoopClients, lane: Lane) -> None:
+        clients.release()
+        if clients.is_closed:
+            lane.abort()
+        elif lane.is_open:
+            clients.idle.append(lane)
 
     def _of_loop(self) -> _LoopClients:
         loop = asyncio.get_running_loop()
@@ -227,14 +253,50 @@ class Connection:
 class _LoopClients:
     """What one event loop has opened."""
 
-    __slots__ = ("client", "free", "idle", "is_closed", "knows_time")
+    __slots__ = ("_taken", "_waiting", "client", "idle", "is_closed", "knows_time")
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.client = client
         self.idle: list[Lane] = []
-        self.free = asyncio.Semaphore(_MOST_LANES)
         self.is_closed = False
         self.knows_time = False
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take_now(self) -> bool:
+        """Take the right to use a connection, if one is free."""
+        if self._taken >= _MOST_LANES:
+            return False
+        self._taken += 1
+        return True
+
+    async def take(self) -> None:
+        """Wait for the right to use a connection.
+
+        Raises:
+            TimeoutError: All have been busy for too long.
+        """
+        if self.take_now():
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                # It came, and we are not here any more to use it.
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the right to the next."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken -= 1
 
 
 class Lane:
@@ -244,19 +306,24 @@ class Lane:
     waits for the earlier.
     """
 
+    __slots__ = ("_connection", "_name", "_owner", "_used", "_wire")
+
     def __init__(self, owner: Connection, connection: Any, name: str | None = None) -> None:
         self._owner = owner
         self._connection = connection
-        # The client's own deadline rests on `asyncio.wait_for`, which before Python 3.12 can swallow a
-        # cancellation. `execute` has one deadline for the whole call instead.
-        connection.socket_timeout = None
         self._name = name
         self._used = 0.0
+        self._wire: Wire | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is a socket, as far as we know."""
-        return bool(self._connection.is_connected)
+        return self._wire is not None and self._wire.is_open
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is a socket that has been in use until just now."""
+        return self.is_open and time.monotonic() - self._used < _FRESH_FOR
 
     async def execute(self, *args: Any, timeout: float = _CALL_TIMEOUT) -> Any:
         """Send one command and wait for its answer.
@@ -268,59 +335,79 @@ class Lane:
         Raises:
             TorilError: As `Connection.execute`.
         """
-        async with self._call(timeout) as connection:
-            await connection.send_packed_command(connection.pack_command(*args))
-            return await connection.read_response()
+        (answer,) = await self._call(pack(args), 1, timeout)
+        return answer
 
     async def execute_all(
         self, commands: Sequence[tuple[Any, ...]], *, timeout: float = _CALL_TIMEOUT
     ) -> list[Any]:
         """Send several commands at once; see `Connection.execute_all`."""
-        async with self._call(timeout) as connection:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            answers: list[Any] = []
-            for _ in commands:
-                try:
-                    answers.append(await connection.read_response())
-                except ResponseError as error:
-                    # The answers behind it have to be read all the same.
-                    answers.append(error)
-            for answer in answers:
-                if isinstance(answer, ResponseError):
-                    raise answer
-            return answers
+        return await self._call(b"".join(map(pack, commands)), len(commands), timeout)
 
-    @asynccontextmanager
-    async def _call(self, timeout: float) -> AsyncGenerator[Any]:
-        connection = self._connection
-        if not connection.is_connected:
+    def send(self, data: bytes, wanted: int, done: Done, timeout: float = _CALL_TIMEOUT) -> None:
+        """Send packed commands over a lane that is open. `done` gets the answers, or an error of toril's."""
+        wire = self._wire
+        assert wire is not None
+
+        def answered(outcome: list[Any] | Exception) -> None:
+            self._used = time.monotonic()
+            if isinstance(outcome, Exception):
+                done(self._explain_loss(outcome, timeout))
+                return
+            for answer in outcome:
+                if isinstance(answer, RedisError):
+                    done(explain(answer, self._owner.safe_url))
+                    return
+            done(outcome)
+
+        wire.send(data, wanted, timeout, answered)
+
+    async def _call(self, data: bytes, wanted: int, timeout: float) -> list[Any]:
+        if not self.is_open:
             await self._open()
         elif time.monotonic() - self._used > _FRESH_FOR:
-            await self._look()
+            # If the server has closed it meanwhile, the event loop hears of it now.
+            for _ in range(_TURNS_TO_HEAR):
+                await asyncio.sleep(0)
+            if not self.is_open:
+                await self._open()
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+        def answered(outcome: list[Any] | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.send(data, wanted, answered, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                yield connection
-        except RedisError as error:
-            raise self._explain(error, ConnectionLostError) from error
-        except TimeoutError as error:
-            await connection.disconnect(nowait=True)
-            raise ConnectionLostError(
-                f"{self._owner.safe_url}: no answer within {timeout:g} s; the connection is given up"
-            ) from error
-        finally:
-            self._used = time.monotonic()
+            return await future
+        except asyncio.CancelledError:
+            # The answer would be taken for the next call's.
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Close the socket at once; a call that is in flight on it fails with `ConnectionLostError`."""
+        if self._wire is not None:
+            self._wire.abort()
 
     async def close(self) -> None:
         """Close the socket; a call that is in flight on it fails with `ConnectionLostError`."""
+        self.abort()
         await self._connection.disconnect(nowait=True)
 
     async def _open(self) -> None:
         try:
+            await self._connection.disconnect(nowait=True)
             await self._connection.connect()
             if self._name is not None:
                 await self._set_name(self._name)
         except RedisError as error:
-            raise self._explain(error, ServerUnreachableError) from error
+            raise explain(error, self._owner.safe_url, ServerUnreachableError) from error
+        self._wire = Wire(self._connection._writer.transport, asyncio.get_running_loop())
 
     async def _set_name(self, name: str) -> None:
         await self._connection.send_command("CLIENT", "SETNAME", name)
@@ -331,18 +418,14 @@ class Lane:
                 "%s: the server refuses the connection name %r; going on without", self._owner.safe_url, name
             )
 
-    async def _look(self) -> None:
-        """Reopen a socket that the server has closed while nobody was looking."""
-        try:
-            is_stale = await self._connection.can_read()
-        except RedisError:
-            is_stale = True
-        if is_stale:
-            await self._connection.disconnect(nowait=True)
-            await self._open()
-
-    def _explain(self, error: RedisError, lost: type[ConnectionLostError]) -> TorilError:
-        return explain(error, self._owner.safe_url, lost)
+    def _explain_loss(self, error: Exception, timeout: float) -> TorilError:
+        if isinstance(error, RedisTimeoutError):
+            return ConnectionLostError(
+                f"{self._owner.safe_url}: no answer within {timeout:g} s; the connection is given up"
+            )
+        if isinstance(error, RedisError):
+            return explain(error, self._owner.safe_url)
+        return ConnectionLostError(f"{self._owner.safe_url}: {type(error).__name__}: {_first_line(error)}")
 
 
 def explain(
