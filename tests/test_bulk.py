@@ -1,0 +1,154 @@
+"""Verbs on many jobs at once, and what the getters count."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.patience import ended
+from toril import Deduplication, Job, JobOptions, NewJob, Queue, QueueEvents, QueueNotEmptyError, Worker
+
+
+async def work(job: Job) -> str:
+    if job.name == "fails":
+        raise ValueError("boom")
+    return job.name
+
+
+async def one_of_each(queue: Queue) -> dict[str, Job]:
+    """A completed, a failed, a waiting, a prioritized, and a delayed job."""
+    done = await queue.add_bulk([("works", None), ("fails", None)])
+    async with Worker(queue, work):
+        await ended(*done)
+    delayed: JobOptions = {"delay": 60}
+    left = await queue.add_bulk([
+        NewJob("waits"), NewJob("urgent", None, {"priority": 2}), NewJob("later", None, delayed),
+    ])  # fmt: skip
+    return dict(
+        zip(("completed", "failed", "waiting", "prioritized", "delayed"), [*done, *left], strict=True)
+    )
+
+
+async def test_draining_removes_what_waits(queue: Queue) -> None:
+    """Not what is delayed, unless asked; what has ended stays."""
+    await one_of_each(queue)
+    assert await queue.drain() == 2
+    assert await queue.drain() == 0
+    assert await queue.drain(delayed=True) == 1
+    counts = await queue.get_job_counts()
+    assert {state: count for state, count in counts.items() if count} == {"completed": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "waiting", "prioritized", "delayed"])
+async def test_cleaning_removes_old_jobs_of_a_state(queue: Queue, state: str) -> None:
+    """Those beyond the grace, at most so many, and no others; it says which."""
+    jobs = await one_of_each(queue)
+    assert await queue.clean(3600, state=state) == []  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    removed = await queue.clean(0, 10, state)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert removed == [jobs[state].id]
+    assert await jobs[state].get_state() == "unknown"
+    assert sum((await queue.get_job_counts()).values()) == 4
+
+
+async def test_what_was_cleaned_and_removed_is_told(queue: Queue) -> None:
+    """The events `cleaned` and `removed`."""
+    jobs = await one_of_each(queue)
+    async with QueueEvents(queue.name, connection=queue.connection, prefix=queue.prefix) as events:
+        await queue.clean(0)
+        await jobs["waiting"].remove()
+        told = {event.name: event for event in await events.read(1000)}
+        while not {"cleaned", "removed"} <= told.keys():
+            told |= {event.name: event for event in await events.read(1000)}
+    assert told["cleaned"].fields["count"] == "1"
+    assert (told["removed"].job_id, told["removed"].prev) == (jobs["waiting"].id, "wait")
+
+
+async def test_obliterating_leaves_nothing(queue: Queue) -> None:
+    """No key of the queue is left. While jobs run it is refused, unless forced."""
+    await one_of_each(queue)
+    await queue.add("report", deduplication=Deduplication("r"))
+    worker = Worker(queue, work)
+    assert await worker.get_next_job() is not None
+    with pytest.raises(QueueNotEmptyError, match="force"):
+        await queue.obliterate()
+    await queue.obliterate(force=True)
+    assert await queue.connection.execute("KEYS", f"{queue.keys.base}*") == []
+
+
+async def test_failed_jobs_are_retried_together(queue: Queue) -> None:
+    """`retry_jobs`, in steps of `count`; completed ones too if asked."""
+    failed = await queue.add_bulk([("fails", n) for n in range(5)])
+    completed = await queue.add("works")
+    async with Worker(queue, work):
+        await ended(*failed, completed)
+    assert await queue.retry_jobs(count=2) == 5
+    assert await queue.retry_jobs("completed") == 1
+    assert (await queue.get_job_counts("waiting"))["waiting"] == 6
+
+
+async def test_delayed_jobs_are_promoted_together(queue: Queue) -> None:
+    """`promote_jobs`, in steps of `count`."""
+    delayed: JobOptions = {"delay": 60}
+    await queue.add_bulk([NewJob("later", None, delayed) for _ in range(5)])
+    assert await queue.promote_jobs(count=2) == 5
+    assert await queue.get_job_counts("waiting", "delayed") == {"waiting": 5, "delayed": 0}
+
+
+async def test_records_that_no_state_knows_are_removed(queue: Queue) -> None:
+    """`remove_orphaned_jobs` leaves every other job alone."""
+    await one_of_each(queue)
+    await queue.connection.execute("HSET", queue.keys.job("lost"), "name", "lost", "data", "{}")
+    assert await queue.remove_orphaned_jobs() == 1
+    assert await queue.get_job("lost") is None
+    assert sum((await queue.get_job_counts()).values()) == 5
+
+
+async def test_events_are_trimmed(queue: Queue) -> None:
+    """`trim_events` keeps about the newest so many."""
+    await queue.add_bulk([("a", None)] * 500)
+    length = await queue.connection.execute("XLEN", queue.keys.key("events"))
+    removed = await queue.trim_events(0)
+    assert removed > 0
+    assert await queue.connection.execute("XLEN", queue.keys.key("events")) == length - removed
+
+
+async def test_jobs_are_counted_per_priority(queue: Queue) -> None:
+    """0 counts those without one."""
+    for priority in (0, 0, 2, 7, 7, 7):
+        await queue.add("a", priority=priority)
+    assert await queue.get_counts_per_priority([0, 1, 2, 7]) == {0: 2, 1: 0, 2: 1, 7: 3}
+    assert await queue.count() == 6
+
+
+async def test_each_state_has_its_getter(queue: Queue) -> None:
+    """What waits, is prioritized, delayed, active, completed, failed."""
+    jobs = await one_of_each(queue)
+    for state, get in (
+        ("waiting", queue.get_waiting),
+        ("prioritized", queue.get_prioritized),
+        ("delayed", queue.get_delayed),
+        ("completed", queue.get_completed),
+        ("failed", queue.get_failed),
+    ):
+        assert [job.id for job in await get()] == [jobs[state].id]
+        assert await queue.get_job_state(jobs[state].id) == state
+    held = await Worker(queue, work).get_next_job()
+    assert held is not None
+    assert [job.id for job in await queue.get_active()] == [held.id]
+
+
+async def test_ends_are_counted_per_minute(queue: Queue) -> None:
+    """`get_metrics`, where a worker is told to collect: how many have completed, and how many have failed."""
+    jobs = await queue.add_bulk([("works", None), ("works", None), ("fails", None)])
+    async with Worker(queue, work, metrics_points=60):
+        await ended(*jobs)
+    assert (await queue.get_metrics("completed")).count == 2
+    assert (await queue.get_metrics("failed")).count == 1
+
+
+async def test_settings_stand_in_meta(queue: Queue) -> None:
+    """`get_meta` returns them under BullMQ's names."""
+    await queue.add("a")
+    await queue.set_global_concurrency(3)
+    await queue.pause()
+    meta = await queue.get_meta()
+    assert (meta["concurrency"], meta["paused"]) == ("3", "1")
