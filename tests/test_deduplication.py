@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.patience import ended, until, within
-from toril import Deduplication, Job, Queue, QueueEvents, Worker
+from toril import Deduplication, Event, Job, Queue, QueueEvents, Worker
 
 
 async def run_all(queue: Queue, *jobs: Job[Any]) -> None:
@@ -126,12 +127,18 @@ async def test_who_is_dropped_is_told(queue: Queue) -> None:
         first = await queue.add("report", deduplication=Deduplication("r"))
         await queue.add("report", deduplication=Deduplication("r"))
         async with within("the event"):
-            async for event in events:
-                if event.name == "deduplicated":
-                    break
+            told = [event async for event in _until_named(events, "deduplicated")]
+        event = told[-1]
         assert event.job_id == first.id
         assert event.fields["deduplicationId"] == "r"
         assert event.fields["deduplicatedJobId"] != first.id
+
+
+async def _until_named(events: QueueEvents, name: str) -> AsyncIterator[Event]:
+    async for event in events:
+        yield event
+        if event.name == name:
+            return
 
 
 async def _is_free(queue: Queue, deduplication_id: str) -> bool:

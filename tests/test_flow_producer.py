@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -41,11 +41,11 @@ async def work(job: Job) -> Any:
 
 
 def leaf(name: str, **options: Any) -> FlowJob:
-    return FlowJob(name, "tests", options=JobOptions(**options))
+    return FlowJob(name, "tests", options=cast("JobOptions", options))
 
 
 def failing(name: str, **options: Any) -> FlowJob:
-    return FlowJob(name, "tests", {"fails": True}, JobOptions(**options))
+    return FlowJob(name, "tests", {"fails": True}, cast("JobOptions", options))
 
 
 # Adding
