@@ -5,7 +5,7 @@ A map of the house, along the life of a job:
 `queue.py` adds it, by `scripts/add_job.lua`; `worker.py` with `_loops/` fetches it, by
 `scripts/move_to_active.lua`, runs its processor, and ends it, by `scripts/move_to_finished.lua`.
 `job.py` is what everybody sees of it meanwhile, `queue_events.py` what happens to it. Values are in
-`states.py`, `options.py`, `keys.py`, `codec.py`, `backoff.py`, `clock.py`; what goes wrong, in `errors.py`.
+`states.py`, `options.py`, `keys.py`, `codec.py`, `backoff.py`, `clock.py`, `limits.py`; what goes wrong, in `errors.py`.
 """
 
 from .backoff import STOP, Custom, Exponential, Fixed
@@ -30,6 +30,7 @@ from .errors import (
     SerializationError,
     ServerRefusedError,
     ServerUnreachableError,
+    TooLargeError,
     TorilError,
     TransitionError,
     UnrecoverableError,
@@ -39,6 +40,7 @@ from .errors import (
 from .flow_producer import Flow, FlowJob, FlowProducer
 from .job import Dependencies, DependencyCounts, Job
 from .job_scheduler import JobScheduler
+from .limits import Limits
 from .options import Deduplication, JobOptions, KeepJobs, Parent
 from .processor import Processor
 from .queue import NewJob, Queue, find_queues
@@ -76,6 +78,7 @@ __all__ = [
     "JobOptions",
     "JobScheduler",
     "KeepJobs",
+    "Limits",
     "LockLostError",
     "Metrics",
     "NewJob",
@@ -96,6 +99,7 @@ __all__ = [
     "State",
     "SyncJob",
     "SyncQueue",
+    "TooLargeError",
     "TorilError",
     "TransitionError",
     "UnrecoverableError",

@@ -209,6 +209,7 @@ class Signature:
             for name in self._numbers:
                 _check_number(given[name], f".{name}")
             text = self._encoder.encode(value).decode()
+            check_depth(text, self.name)
             if self._is_verified:
                 _read_back(value, text, self._decoder)
         except _Fault as fault:
@@ -234,6 +235,7 @@ class Signature:
         """
         if not isinstance(data, (str, bytes)):
             return self._from_parsed(data)
+        check_depth(data, self.name)
         try:
             value = self._decoder.decode("{}" if data in ("null", b"null") else data)
         except msgspec.ValidationError as error:

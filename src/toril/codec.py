@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard, cast
@@ -16,7 +17,16 @@ import msgspec
 
 from .errors import SerializationError
 
-__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "dumps", "ensure_json", "is_pydantic", "loads", "model_fields"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_SAFE_INTEGER",
+    "check_depth",
+    "dumps",
+    "ensure_json",
+    "is_pydantic",
+    "loads",
+    "model_fields",
+]
 
 MAX_DEPTH: Final = 64
 MAX_SAFE_INTEGER: Final = 2**53 - 1
@@ -53,12 +63,37 @@ def loads(text: str | bytes, what: str = "data") -> Any:
     """Return what a JSON text says.
 
     Raises:
-        SerializationError: The text is not JSON.
+        SerializationError: The text is not JSON, or nested deeper than 64 levels.
     """
+    check_depth(text, what)
     try:
         return _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise SerializationError(f"{what}: stored text is not JSON ({error})") from None
+
+
+def check_depth(text: str | bytes, what: str = "data") -> None:
+    """Refuse a JSON text that is nested deeper than 64 levels. Costs next to nothing where it cannot be.
+
+    Raises:
+        SerializationError: It is.
+    """
+    # That many levels have as many brackets at either end; most texts are too short, or have too few.
+    if len(text) <= 2 * MAX_DEPTH:
+        return
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    # All brackets outside of strings, as round ones. Each round takes away the innermost pairs: one level.
+    brackets = _NO_BRACKETS.sub("", text).translate(_ROUND)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace("()", "")
+        if not brackets:
+            return
+    # What does not pair off is no JSON; that is for the parser to say.
+    if "()" in brackets:
+        raise SerializationError(f"{what}: nested deeper than {MAX_DEPTH} levels")
 
 
 def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
@@ -136,6 +171,10 @@ def is_pydantic(kind: Any) -> bool:
         and hasattr(kind, "model_validate_json")
     )
 
+
+# A string, or a run of what is neither a bracket nor the beginning of a string.
+_NO_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^][{}"]+', re.DOTALL)
+_ROUND: Final = str.maketrans("[]{}", "()()")
 
 _encoder = msgspec.json.Encoder(enc_hook=model_fields)
 _decoder = msgspec.json.Decoder()

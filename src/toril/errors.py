@@ -10,6 +10,7 @@
     ├── ServerRefusedError          the server answered with an error of its own; nothing has happened
     │   └── ScriptForgottenError    it does not have the script (any more); toril sends it again by itself
     ├── SerializationError          data that cannot be stored, or read back
+    │   └── TooLargeError           data, a return value, progress or a list of jobs beyond a limit
     ├── QueueNotEmptyError          the queue has running jobs, which the verb would take away
     ├── TransitionError             a script refused to move a job, and changed nothing
     │   ├── JobNotFoundError        there is no such job
@@ -58,6 +59,7 @@ __all__ = [
     "SerializationError",
     "ServerRefusedError",
     "ServerUnreachableError",
+    "TooLargeError",
     "TorilError",
     "TransitionError",
     "UnrecoverableError",
@@ -97,6 +99,10 @@ class ScriptForgottenError(ServerRefusedError):
 
 class SerializationError(TorilError):
     """Data that is not JSON, or stored text that cannot be read back."""
+
+
+class TooLargeError(SerializationError):
+    """Data, a return value, progress, options or a list of jobs beyond a limit, see `Limits`. Nothing was stored."""
 
 
 class QueueNotEmptyError(TorilError):

@@ -16,6 +16,7 @@ from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, ServerUnreachableError, refusal
 from .job import Job
 from .keys import QueueKeys
+from .limits import DEFAULT_LIMITS, Limits, check_count
 from .options import JobOptions, Parent
 from .queue import Queue
 from .scripts import ADD_JOB, RELEASE_PARENTS, NewRecord, Scripts, load
@@ -84,6 +85,7 @@ class FlowProducer:
         connection: As for `Queue`.
         prefix: For jobs that do not name their own.
         queues_options: Default job options, by the name of the queue.
+        limits: As for `Queue`.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class FlowProducer:
         connection: str | Connection | None = None,
         prefix: str = "bull",
         queues_options: Mapping[str, JobOptions] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        self.limits: Limits = limits
         self.connection: Connection = Connection.of(connection)
         self.prefix = prefix
         self._owns_connection = not isinstance(connection, Connection)
@@ -104,6 +108,7 @@ class FlowProducer:
 
         Raises:
             ConfigurationError, SerializationError: A job of it cannot be; nothing was added.
+            TooLargeError: A job, or the number of jobs, is beyond a limit; nothing was added.
             ParentNotFoundError: The root names a parent that does not exist.
             ParentTakenError: A job exists already and is the child of another; the rest was added, and the
                 parent here waits for ever, until `Job.remove_child_dependency` or a removal lets it go.
@@ -119,7 +124,9 @@ class FlowProducer:
         roots = [self._node(flow, None, 0) for flow in flows]
         if not roots:
             return []
-        groups = list(_by_queue(_levels(roots)))
+        nodes = list(_levels(roots))
+        check_count(len(nodes), self.limits.jobs, f"the flow of job {roots[0].record.name!r}")
+        groups = list(_by_queue(nodes))
         parents = dict.fromkeys(node.parent_key for group in groups for node in group if node.parent_key)
         commands: list[tuple[Any, ...]] = [
             # In a transaction nobody can answer that a script is missing.
@@ -211,7 +218,13 @@ class FlowProducer:
         queue = self._queues.get(keys)
         if queue is None:
             defaults = self._queues_options.get(name)
-            queue = Queue(name, connection=self.connection, prefix=prefix, default_job_options=defaults)
+            queue = Queue(
+                name,
+                connection=self.connection,
+                prefix=prefix,
+                default_job_options=defaults,
+                limits=self.limits,
+            )
             self._queues[keys] = queue
         return queue
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads
 from .errors import ConfigurationError, JobFailedError, SerializationError, refusal
+from .limits import check_size
 from .options import KeepRule, StoredOptions, prepare
 from .scripts import Fetch, FinishedJob
 from .states import FinishedState, State
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     R_co = TypeVarWithDefault("R_co", covariant=True, default=object)
 else:
     R_co = TypeVar("R_co", covariant=True)
-
-_MAX_LOG_ROW_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,11 +286,12 @@ class Job(Generic[R_co]):
         """Report how far the job is: a number, or any JSON.
 
         Raises:
-            SerializationError: It is not JSON.
+            SerializationError: It is not JSON, or larger than `Limits.progress` (64 KiB).
             JobNotFoundError: The job is gone.
             LockLostError: Another worker has the job, or soon will.
         """
         text = dumps(progress, f"job {self.id!r}: progress")
+        check_size(text, self.queue.limits.progress, f"job {self.id!r}: progress", "Limits.progress")
         await self.queue.scripts.update_progress(self.id, self._token, text)
         self._record["progress"] = text
         if self._on_progress is not None:
@@ -301,15 +301,19 @@ class Job(Generic[R_co]):
         """Replace the payload.
 
         Raises:
-            SerializationError, JobNotFoundError, LockLostError: As `update_progress`.
+            SerializationError: It is not JSON, or larger than `Limits.data` (1 MiB).
+            JobNotFoundError, LockLostError: As `update_progress`.
         """
         text = dumps(data, f"job {self.id!r}: data")
+        check_size(text, self.queue.limits.data, f"job {self.id!r}: data", "Limits.data")
         await self.queue.scripts.update_data(self.id, self._token, text)
         self._record["data"] = text
         self._data = _UNREAD
 
     async def log(self, row: str) -> int:
-        """Append a row to the job's log and return how many there are. A row beyond 8 KiB is cut.
+        """Append a row to the job's log and return how many there are.
+
+        A row beyond `Limits.log_row` (8 KiB) is cut, and ends in `…`.
 
         Raises:
             JobNotFoundError, LockLostError: As `update_progress`.
@@ -317,8 +321,9 @@ class Job(Generic[R_co]):
         if not isinstance(row, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"job {self.id!r}: a log row is text, got {type(row).__name__}")
         encoded = row.encode("utf-8", "replace")
-        if len(encoded) > _MAX_LOG_ROW_BYTES:
-            row = encoded[:_MAX_LOG_ROW_BYTES].decode("utf-8", "ignore") + "…"
+        most = self.queue.limits.log_row
+        if len(encoded) > most:
+            row = encoded[:most].decode("utf-8", "ignore") + "…"
         return await self.queue.scripts.add_log(self.id, self._token, row, self.options.keep_logs)
 
     async def retry(

@@ -24,6 +24,7 @@ from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, SerializationError
 from .job import Job
 from .keys import QueueKeys
+from .limits import Limits, check_size
 from .options import JobOptions, prepare
 from .scripts import NextRun, Scripts
 
@@ -212,6 +213,7 @@ class JobSchedulers:
         )
         _check(definition, immediately, now_ms, where)
         text = dumps({} if data is None else data, f"{where}: data")
+        check_size(text, self.limits.data, f"{where}: data", "Limits.data")
         template = _template(options or {}, self.default_job_options, where)
         next_ms: int | None = None
         if definition.pattern is not None:

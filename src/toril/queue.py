@@ -29,6 +29,7 @@ from .errors import (
 from .job import Job
 from .job_scheduler import JobSchedulers
 from .keys import QueueKeys
+from .limits import DEFAULT_LIMITS, Limits, check_count, check_job_name, check_size
 from .options import JobOptions, PreparedOptions, prepare
 from .processor import Decorator, Processor
 from .queue_getters import QueueGetters, checked_states
@@ -78,6 +79,7 @@ class Queue(QueueGetters, JobSchedulers):
         prefix: What all keys begin with. On a cluster it holds a hash tag, e.g. `{bull}`.
         default_job_options: For options that `add` is not given.
         clock: What time it is; without it the server's.
+        limits: How large data, return values and the like may be, here and in workers of this queue.
 
     Raises:
         ConfigurationError: The name, the prefix, the URL or a default option cannot be.
@@ -91,7 +93,9 @@ class Queue(QueueGetters, JobSchedulers):
         prefix: str = "bull",
         default_job_options: JobOptions | None = None,
         clock: Clock | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        self.limits: Limits = limits
         self.keys: QueueKeys = QueueKeys(prefix, name)
         self.connection: Connection = Connection.of(connection)
         self.default_job_options: Mapping[str, Any] = dict(default_job_options or {})
@@ -144,7 +148,8 @@ class Queue(QueueGetters, JobSchedulers):
 
         Raises:
             ConfigurationError: An option or the name cannot be.
-            SerializationError: The data is not JSON, or larger than `size_limit`.
+            SerializationError: The data is not JSON.
+            TooLargeError: The data is larger than `size_limit`, or else than `Limits.data` (1 MiB).
             ServerUnreachableError: No connection; nothing was added.
             ConnectionLostError: No answer; the job may or may not have been added. With a `job_id` it is safe
                 to repeat.
@@ -167,6 +172,7 @@ class Queue(QueueGetters, JobSchedulers):
             As `add`; of a list of more than 500, calls before the failed one have added their jobs.
         """
         members = [job if isinstance(job, NewJob) else _new_job(*job) for job in jobs]
+        check_count(len(members), self.limits.jobs, f"queue {self.name!r}: the list")
         await self.connection.learn_time()
         records: list[NewRecord] = []
         for index, job in enumerate(members):
@@ -214,12 +220,21 @@ class Queue(QueueGetters, JobSchedulers):
             raise ConfigurationError(f"queue {self.name!r}: {error}") from None
 
     def _record(self, name: str, data: str, options: PreparedOptions) -> NewRecord:
-        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"queue {self.name!r}: a job's name is text and not empty")
-        if options.size_limit is not None and len(data.encode()) > options.size_limit:
-            raise SerializationError(
-                f"queue {self.name!r}: data of job {name!r} is larger than its size_limit of "
-                f"{options.size_limit} bytes; store it elsewhere and pass its key"
+        check_job_name(name, f"queue {self.name!r}")
+        if options.size_limit is not None:
+            check_size(
+                data, options.size_limit, f"queue {self.name!r}: data of job {name!r}", "its size_limit"
+            )
+        elif len(data) * 4 > self.limits.data:
+            check_size(
+                data, self.limits.data, f"queue {self.name!r}: data of job {name!r}", "Limits.data"
+            )
+        if len(options.stored) * 4 > self.limits.options:
+            check_size(
+                options.stored,
+                self.limits.options,
+                f"queue {self.name!r}: options of job {name!r}",
+                "Limits.options",
             )
         timestamp = self.clock.now_ms() if options.timestamp is None else options.timestamp
         return NewRecord(

@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..job import Job
 from ..job_scheduler import plan_next_run
+from ..limits import check_size
 from ..options import StoredOptions
 from ..processor import Processor
 from ..queue import Queue
@@ -166,7 +167,7 @@ class Running:
                 if job.scheduler_id is not None:
                     await self._plan_next_run(claim)
                 value = await self._call(job)
-                result = dumps(value, f"job {job.id!r}: return value")
+                result = self._result(job, value)
             except asyncio.CancelledError:
                 await self._cancelled(claim)
             except DelayedError as error:
@@ -206,6 +207,14 @@ class Running:
             )
             self._dropped(claim)
 
+    def _result(self, job: Job[Any], value: Any) -> str:
+        if value is None:
+            return "null"
+        what = f"job {job.id!r}: return value"
+        result = dumps(value, what)
+        check_size(result, self._queue.limits.return_value, what, "Limits.return_value")
+        return result
+
     def _complete(self, claim: Claim, result: str) -> None:
         if claim.is_lost:
             self._dropped(claim)
@@ -230,6 +239,9 @@ class Running:
     async def _call(self, job: Job[Any]) -> Any:
         try:
             _ = job.options
+            check_size(
+                job.data_json, self._queue.limits.stored_data, f"job {job.id!r}: data", "Limits.stored_data"
+            )
         except SerializationError as error:
             raise UnrecoverableError(str(error)) from error
         if job.deferred_failure is not None:
