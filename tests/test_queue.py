@@ -357,7 +357,9 @@ async def test_a_job_needs_a_name(queue: Queue, client: Client, name: Any) -> No
 
 async def test_data_beyond_its_limit_is_refused(queue: Queue, client: Client) -> None:
     """In bytes of the JSON; the error says what to do."""
-    with pytest.raises(SerializationError, match=r"size_limit of 10 bytes.*store it elsewhere"):
+    with pytest.raises(
+        SerializationError, match=r"12 bytes, more than its size_limit=10; store it elsewhere"
+    ):
         await queue.add("paint", "ééééé", size_limit=10)
 
     assert await keys(client, queue) == set()

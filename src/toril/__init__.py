@@ -5,7 +5,8 @@ A map of the house, along the life of a job:
 `queue.py` adds it, by `scripts/add_job.lua`; `worker.py` with `_loops/` fetches it, by
 `scripts/move_to_active.lua`, runs its processor, and ends it, by `scripts/move_to_finished.lua`.
 `job.py` is what everybody sees of it meanwhile, `queue_events.py` what happens to it. Values are in
-`states.py`, `options.py`, `keys.py`, `codec.py`, `backoff.py`, `clock.py`, `limits.py`; what goes wrong, in `errors.py`.
+`states.py`, `options.py`, `limits.py`, `keys.py`, `codec.py`, `backoff.py`, `clock.py`; what goes wrong, in
+`errors.py`.
 """
 
 from .backoff import STOP, Custom, Exponential, Fixed

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import msgspec
 
-from .codec import MAX_DEPTH, MAX_SAFE_INTEGER, is_pydantic, model_fields
+from .codec import MAX_DEPTH, MAX_SAFE_INTEGER, check_depth, is_pydantic, model_fields
 from .errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Signature:
             for name in self._numbers:
                 _check_number(given[name], f".{name}")
             text = self._encoder.encode(value).decode()
-            check_depth(text, self.name)
+            self._check_depth(text)
             if self._is_verified:
                 _read_back(value, text, self._decoder)
         except _Fault as fault:
@@ -235,7 +235,7 @@ class Signature:
         """
         if not isinstance(data, (str, bytes)):
             return self._from_parsed(data)
-        check_depth(data, self.name)
+        self._check_depth(data)
         try:
             value = self._decoder.decode("{}" if data in ("null", b"null") else data)
         except msgspec.ValidationError as error:
@@ -256,6 +256,13 @@ class Signature:
         if self.job_parameter is not None:
             arguments[self.job_parameter] = _blocking(job) if self._wants_blocking_job else job
         return arguments
+
+    def _check_depth(self, text: str | bytes) -> None:
+        if len(text) > 2 * MAX_DEPTH:
+            try:
+                check_depth(text)
+            except SerializationError:
+                raise self._error("", f"nested deeper than {MAX_DEPTH} levels, or contains itself") from None
 
     def _from_parsed(self, data: Any) -> dict[str, Any]:
         try:

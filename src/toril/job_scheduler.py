@@ -145,6 +145,7 @@ class JobSchedulers:
     scripts: Scripts
     clock: Clock
     default_job_options: Mapping[str, Any]
+    limits: Limits
 
     async def upsert_job_scheduler(
         self,

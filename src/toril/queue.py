@@ -226,9 +226,7 @@ class Queue(QueueGetters, JobSchedulers):
                 data, options.size_limit, f"queue {self.name!r}: data of job {name!r}", "its size_limit"
             )
         elif len(data) * 4 > self.limits.data:
-            check_size(
-                data, self.limits.data, f"queue {self.name!r}: data of job {name!r}", "Limits.data"
-            )
+            check_size(data, self.limits.data, f"queue {self.name!r}: data of job {name!r}", "Limits.data")
         if len(options.stored) * 4 > self.limits.options:
             check_size(
                 options.stored,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from .connection import Connection
-from .errors import ConfigurationError, JobNotFoundError
+from .errors import ConfigurationError, JobNotFoundError, ServerRefusedError
 from .job import Job
 from .keys import QueueKeys, client_name
 from .scripts import Scripts
@@ -128,10 +128,24 @@ class QueueGetters:
             ids.update(dict.fromkeys(await self.get_ids(state, start, end, ascending=ascending)))
         if not ids:
             return []
-        records = await self.connection.execute_all([("HGETALL", self.keys.job(job_id)) for job_id in ids])
+        commands = [("HGETALL", self.keys.job(job_id)) for job_id in ids]
+        try:
+            records = await self.connection.execute_all(commands)
+        except ServerRefusedError:
+            # Under one of the keys stands something else; the others are jobs all the same.
+            records = [await self._record_or_nothing(*command) for command in commands]
         return [
             self._job(job_id, _pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
         ]
+
+    async def _record_or_nothing(self, *command: str) -> list[str]:
+        try:
+            record: list[str] = await self.connection.execute(*command)
+        except ServerRefusedError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return []
+        return record
 
     async def get_waiting(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
         """Return jobs that wait for a worker, without a priority."""

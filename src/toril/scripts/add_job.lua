@@ -48,7 +48,7 @@ local FIELDS = 9
 
 local count = (#ARGV - 1) / FIELDS
 local settings = redis.call('HMGET', keys.meta, 'opts.maxLenEvents', 'paused', 'concurrency')
-local max_len = settings[1]
+local max_len = settings[1] and max_events(keys.meta, settings[1])
 local open = is_open(keys.active, settings[2], settings[3])
 local answers, first_in, last_in = {}, {}, {}
 local has_waiting, has_delayed = false, false

@@ -14,7 +14,7 @@ local found = {}
 -- The newest are at the left; the order of the fetch is from right to left.
 local running = redis.call('LRANGE', active, 0, -1)
 for i = #running, 1, -1 do
-  if redis.call('GET', base .. running[i] .. ':lock') == token then
+  if redis.pcall('GET', base .. running[i] .. ':lock') == token then
     found[#found + 1] = running[i]
     found[#found + 1] = redis.call('HGETALL', base .. running[i])
   end

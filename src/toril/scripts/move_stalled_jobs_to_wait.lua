@@ -41,6 +41,16 @@ local function is_scheduled(job_key)
     or redis.call('ZSCORE', schedulers, scheduler))
 end
 
+-- Not `call`: one spoilt record would end every check before it has looked at the others.
+local function count_stall(job_key)
+  local stalls = redis.pcall('HINCRBY', job_key, 'stc', 1)
+  if type(stalls) == 'table' then
+    redis.pcall('HSET', job_key, 'stc', 1)
+    return 1
+  end
+  return stalls
+end
+
 local taken_back = {}
 local suspects = redis.call('SMEMBERS', stalled)
 if #suspects > 0 then
@@ -49,7 +59,7 @@ end
 for _, job_id in ipairs(suspects) do
   local job_key = base .. job_id
   if redis.call('EXISTS', job_key .. ':lock') == 0 and redis.call('LREM', active, 1, job_id) > 0 then
-    if redis.call('HINCRBY', job_key, 'stc', 1) > max_stalled and not is_scheduled(job_key) then
+    if count_stall(job_key) > max_stalled and not is_scheduled(job_key) then
       redis.call('HSET', job_key, 'defa', 'job stalled more than allowable limit')
     end
     redis.call('RPUSH', wait, job_id)

@@ -23,6 +23,7 @@
 --- @include "includes/release_lock"
 --- @include "includes/add_to_delayed"
 --- @include "includes/set_alarm"
+--- @include "includes/count_attempt"
 
 local active, delayed, stalled, marker, meta, events = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local base, now_ms, job_id, token = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -43,7 +44,7 @@ if redis.call('LREM', active, -1, job_id) == 0 then
   return ERR_JOB_NOT_IN_STATE
 end
 if counts == '1' then
-  redis.call('HINCRBY', job_key, 'atm', 1)
+  count_attempt(job_key)
 end
 redis.call('HSET', job_key, 'delay', delay_ms)
 local max_len = max_events(meta, redis.call('HGET', meta, 'opts.maxLenEvents'))

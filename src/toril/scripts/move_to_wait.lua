@@ -35,7 +35,7 @@ if code < 0 then
 end
 if redis.call('LREM', active, 1, job_id) > 0 then
   local settings = redis.call('HMGET', meta, 'paused', 'concurrency', 'opts.maxLenEvents')
-  local priority = tonumber(redis.call('HGET', job_key, 'priority') or 0) or 0
+  local priority = tonumber(redis.pcall('HGET', job_key, 'priority') or 0) or 0
   if priority > 0 then
     -- Sequence 0 stands before every other job of this priority.
     redis.call('ZADD', prioritized, string.format('%.0f', priority * 4294967296), job_id)

@@ -25,6 +25,7 @@
 --- @include "includes/release_lock"
 --- @include "includes/promote_due"
 --- @include "includes/push_back"
+--- @include "includes/count_attempt"
 
 local keys = {
   wait = KEYS[1], active = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], stalled = KEYS[5],
@@ -49,7 +50,7 @@ if redis.call('LREM', keys.active, -1, job_id) == 0 then
 end
 local priority = tonumber(redis.call('HGET', job_key, 'priority') or 0) or 0
 push_back(keys, job_id, priority, lifo == '1' and 'RPUSH' or 'LPUSH')
-redis.call('HINCRBY', job_key, 'atm', 1)
+count_attempt(job_key)
 redis.call('XADD', keys.events, 'MAXLEN', '~', max_events(keys.meta, meta[3]), '*', 'event', 'waiting',
   'jobId', job_id, 'prev', 'active')
 return 0

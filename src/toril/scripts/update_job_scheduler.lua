@@ -51,6 +51,9 @@ end
 local pending_id = 'repeat:' .. scheduler_id .. ':' .. planned
 local record = redis.call('HMGET', key, 'name', 'data', 'every', 'startDate', 'offset', 'missed')
 local every = tonumber(record[3]) or tonumber(every_given)
+if every and not (every >= 1 and every < 2 ^ 53) then
+  every = nil
+end
 if every then
   next_ms = next_interval(tonumber(planned), every, now_ms, tonumber(record[5]), tonumber(record[4]), record[6])
 end
@@ -83,6 +86,8 @@ if redis.call('EXISTS', key .. ':' .. next_text) == 1 then
   return ''
 end
 redis.call('ZADD', schedulers, next_text, scheduler_id)
-redis.call('HINCRBY', key, 'ic', 1)
+if type(redis.pcall('HINCRBY', key, 'ic', 1)) == 'table' then
+  redis.call('HSET', key, 'ic', 1)
+end
 run.next_ms, run.is_cron, run.name, run.data = next_ms, not every, record[1] or '', record[2] or '{}'
 return add_iteration(keys, base, now_ms, scheduler_id, run)

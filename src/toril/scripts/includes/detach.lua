@@ -8,12 +8,12 @@
 -- Returns whether there was a link.
 local function detach(child_key, is_hard, parent_key, base)
   if not parent_key then
-    parent_key = redis.call('HGET', child_key, 'parentKey')
-    if not parent_key or redis.call('EXISTS', parent_key) == 0 then
+    parent_key = redis.pcall('HGET', child_key, 'parentKey')
+    if type(parent_key) ~= 'string' or redis.call('EXISTS', parent_key) == 0 then
       return false
     end
   end
-  if redis.call('SREM', parent_key .. ':dependencies', child_key) == 0 then
+  if redis.pcall('SREM', parent_key .. ':dependencies', child_key) ~= 1 then
     return false
   end
   if redis.call('SCARD', parent_key .. ':dependencies') > 0 then

@@ -15,6 +15,9 @@ local function fetch_jobs(keys, base, now, worker, want)
   local meta = redis.call('HMGET', keys.meta, 'paused', 'concurrency', 'max', 'duration')
   local limit = { max = tonumber(meta[3]) or tonumber(worker.limit_max) }
   limit.duration = tonumber(worker.limit_duration) or tonumber(meta[4]) or 0
+  if not (math.abs(limit.duration) < 2 ^ 53) then
+    limit.duration = 0
+  end
   local open = is_open(keys.active, meta[1], meta[2])
   local all_promoted = false
   local taken = 0

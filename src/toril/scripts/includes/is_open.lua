@@ -4,5 +4,7 @@ local function is_open(active, paused, concurrency)
   if paused then
     return false
   end
-  return not concurrency or redis.call('LLEN', active) < tonumber(concurrency)
+  local most = tonumber(concurrency)
+  -- Written so that a setting that is no number, `nan` among them, limits nothing.
+  return not (most and redis.call('LLEN', active) >= most)
 end

@@ -1,7 +1,7 @@
 --- @include "includes/add_to_prioritized"
 --- @include "includes/wake"
 -- Makes delayed jobs that are due runnable, up to 1000 a call; returns how many. They join the end of
--- the line, whatever `lifo` says.
+-- the line, whatever `lifo` says. An id whose key is no record goes with them; fetching drops it.
 local function promote_due(keys, base, now_ms, open)
   local due = redis.call('ZRANGEBYSCORE', keys.delayed, 0, string.format('%.0f', (now_ms + 1) * 4096 - 1),
     'LIMIT', 0, 1000)
@@ -11,14 +11,14 @@ local function promote_due(keys, base, now_ms, open)
   redis.call('ZREM', keys.delayed, unpack(due))
   for _, job_id in ipairs(due) do
     local job_key = base .. job_id
-    local priority = tonumber(redis.call('HGET', job_key, 'priority') or 0) or 0
+    local priority = tonumber(redis.pcall('HGET', job_key, 'priority') or 0) or 0
     if priority == 0 then
       redis.call('LPUSH', keys.wait, job_id)
     else
       add_to_prioritized(keys.prioritized, keys.pc, job_id, priority)
     end
     redis.call('XADD', keys.events, '*', 'event', 'waiting', 'jobId', job_id, 'prev', 'delayed')
-    redis.call('HSET', job_key, 'delay', 0)
+    redis.pcall('HSET', job_key, 'delay', 0)
   end
   wake(keys.marker, open)
   return #due

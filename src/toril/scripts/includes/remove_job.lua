@@ -7,7 +7,7 @@ local function remove_job(base, job_id, is_hard, frees_dedup)
   local job_key = base .. job_id
   detach(job_key, is_hard, nil, base)
   if frees_dedup then
-    forget_dedup(base, redis.call('HGET', job_key, 'deid'), job_id)
+    forget_dedup(base, redis.pcall('HGET', job_key, 'deid'), job_id)
   end
   return delete_job(job_key)
 end

@@ -1,8 +1,10 @@
+--- @include "includes/count_start"
 -- Turns a taken id into a running job: locked, stamped, counted. Returns its record as it was before,
--- or nil for an id without a record, which is dropped: there is nothing to run.
+-- or nil for an id without a record, which is dropped: there is nothing to run. So is one whose key holds
+-- something else: an error here would lose every id that this call has taken.
 local function start_job(keys, base, now_ms, worker, job_id, limit)
   local job_key = base .. job_id
-  local record = redis.call('HGETALL', job_key)
+  local record = redis.pcall('HGETALL', job_key)
   if #record == 0 then
     return nil
   end
@@ -14,7 +16,7 @@ local function start_job(keys, base, now_ms, worker, job_id, limit)
       deferred = true
     end
   end
-  if limit.max and not deferred and redis.call('INCR', keys.limiter) == 1 then
+  if limit.max and not deferred and count_start(keys.limiter) == 1 then
     redis.call('PEXPIRE', keys.limiter, string.format('%.0f', math.floor(math.abs(limit.duration))))
   end
   redis.call('LPUSH', keys.active, job_id)

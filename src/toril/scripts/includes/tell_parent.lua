@@ -8,14 +8,17 @@ local function tell_parent(child_key, parent_key, parent_json, is_completed, val
   local base, parent_id = split_key(parent_key)
   local policy = {}
   if parent_json then
-    local link = cjson.decode(parent_json)
-    base, parent_id, policy = link.queueKey .. ':', link.id, link
-    parent_key = base .. parent_id
+    -- Others may have written anything: then the parent is the one whose key stands in the record.
+    local is_json, link = pcall(cjson.decode, parent_json)
+    if is_json and type(link) == 'table' and type(link.queueKey) == 'string' and type(link.id) == 'string' then
+      base, parent_id, policy = link.queueKey .. ':', link.id, link
+      parent_key = base .. parent_id
+    end
   end
   if not is_completed and not (policy.fpof or policy.cpof or policy.idof or policy.rdof) then
     return
   end
-  if redis.call('SREM', parent_key .. ':dependencies', child_key) == 0 then
+  if not base or redis.pcall('SREM', parent_key .. ':dependencies', child_key) ~= 1 then
     return
   end
   if is_completed then

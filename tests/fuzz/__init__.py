@@ -1,0 +1,1 @@
+"""Inputs that nobody would write by hand: nothing crashes, nothing is half-written, each refusal has a type."""
