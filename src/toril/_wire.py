@@ -8,6 +8,7 @@ waits for it the moment its last byte is here. That is worth half of the price o
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -35,24 +36,14 @@ def pack(args: tuple[Any, ...]) -> bytes:
 
 
 class Wire(asyncio.Protocol):
-    """Takes over a transport whose connection has been made. One call at a time.
+    """Takes over a transport whose connection has been made. Calls that are sent behind each other keep their order.
 
     Args:
         transport: Between two calls; nothing that was asked for is on its way.
         loop: Its event loop.
     """
 
-    __slots__ = (
-        "_answers",
-        "_deadline",
-        "_done",
-        "_loop",
-        "_reader",
-        "_timer",
-        "_transport",
-        "_wanted",
-        "is_open",
-    )
+    __slots__ = ("_answers", "_calls", "_loop", "_reader", "_timer", "_transport", "is_open")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.is_open: bool = not transport.is_closing()
@@ -66,17 +57,12 @@ class Wire(asyncio.Protocol):
             errors="replace",
             notEnoughData=_MISSING,
         )
-        self._done: Done | None = None
+        # (how many answers it wants, who takes them, deadline), the first to be answered at the left.
+        self._calls: deque[tuple[int, Done, float]] = deque()
+        # Those of the first call that are here.
         self._answers: list[Any] = []
-        self._wanted = 0
-        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         transport.set_protocol(self)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a call waits for its answers."""
-        return self._done is not None
 
     def send(self, data: bytes, wanted: int, timeout: float, done: Done) -> None:
         """Send packed commands; `done` is called once, from the event loop, and never before this returns.
@@ -87,27 +73,26 @@ class Wire(asyncio.Protocol):
             timeout: After so many seconds the connection is given up.
             done: Takes what comes of it.
         """
-        self._done = done
-        self._wanted = wanted
-        self._answers = []
-        self._deadline = deadline = self._loop.time() + timeout
+        deadline = self._loop.time() + timeout
+        self._calls.append((wanted, done, deadline))
         timer = self._timer
         # The timer is kept from call to call, and moved on when it rings too early.
-        if timer is None:
-            self._timer = self._loop.call_at(deadline, self._ring)
-        elif timer.when() > deadline:
-            timer.cancel()
+        if timer is None or timer.when() > deadline:
+            if timer is not None:
+                timer.cancel()
             self._timer = self._loop.call_at(deadline, self._ring)
         self._transport.write(data)
 
     def abort(self, why: Exception | None = None) -> None:
-        """Close at once. A call that is in flight is answered with the reason."""
+        """Close at once. Calls that are in flight are answered with the reason."""
         self.is_open = False
         self._transport.abort()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._end(why or RedisConnectionError("the connection was closed on this side"))
+        calls, self._calls = self._calls, deque()
+        for _, done, _ in calls:
+            done(why or RedisConnectionError("the connection was closed on this side"))
 
     # What the event loop calls
 
@@ -116,14 +101,14 @@ class Wire(asyncio.Protocol):
         reader = self._reader
         try:
             reader.feed(data)
-            answer = reader.gets()
-            while answer is not _MISSING:
-                if self._done is None:
+            while (answer := reader.gets()) is not _MISSING:
+                if not self._calls:
                     raise RedisConnectionError("the server said something that nobody had asked for")
                 self._answers.append(answer)
-                answer = reader.gets()
-                if len(self._answers) == self._wanted:
-                    self._end(self._answers)
+                if len(self._answers) == self._calls[0][0]:
+                    _, done, _ = self._calls.popleft()
+                    answers, self._answers = self._answers, []
+                    done(answers)
         except Exception as error:
             # What follows a broken frame cannot be told apart any more.
             self.abort(error)
@@ -134,14 +119,10 @@ class Wire(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._timer = None
-        if self._done is None:
+        if not self._calls:
             return
-        if self._loop.time() >= self._deadline:
+        first = min(deadline for _, _, deadline in self._calls)
+        if self._loop.time() >= first:
             self.abort(RedisTimeoutError("no answer"))
         else:
-            self._timer = self._loop.call_at(self._deadline, self._ring)
-
-    def _end(self, outcome: list[Any] | Exception) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(outcome)
+            self._timer = self._loop.call_at(first, self._ring)

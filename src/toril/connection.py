@@ -141,24 +141,19 @@ class Connection:
         finally:
             self._give_back(clients, lane)
 
-    def execute_now(self, args: Sequence[Any], done: Done) -> bool:
-        """Send one command without waiting, if a connection is open and idle; False, and nothing sent, if not.
+    def take_idle(self) -> Lane | None:
+        """Take a connection that is open and idle, for calls behind each other; None if there is none just now.
 
-        Args:
-            args: The command and its arguments.
-            done: Is called from the event loop with `[answer]` or an error of toril's.
+        It is to be given back with `give_back`.
         """
         clients = self._of_loop()
-        if not clients.idle or not clients.idle[-1].is_fresh or not clients.take_now():
-            return False
-        lane = clients.idle.pop()
+        if clients.idle and clients.idle[-1].is_fresh and clients.take_now():
+            return clients.idle.pop()
+        return None
 
-        def answered(outcome: list[Any] | Exception) -> None:
-            self._give_back(clients, lane)
-            done(outcome)
-
-        lane.send(pack(tuple(args)), 1, answered)
-        return True
+    def give_back(self, lane: Lane) -> None:
+        """Give back what `take_idle` has given, once all its calls are answered."""
+        self._give_back(self._of_loop(), lane)
 
     def lane(self, *, name: str | None = None) -> Lane:
         """Return a connection of one's own, not opened yet, for one call at a time.
@@ -300,7 +295,7 @@ class _LoopClients:
 
 
 class Lane:
-    """One connection, for one call at a time. It opens itself, again and again if need be.
+    """One connection, for one caller at a time. It opens itself, again and again if need be.
 
     Calls that are in flight at once each want a lane of their own: on a shared one the later answer
     waits for the earlier.
@@ -345,7 +340,10 @@ class Lane:
         return await self._call(b"".join(map(pack, commands)), len(commands), timeout)
 
     def send(self, data: bytes, wanted: int, done: Done, timeout: float = _CALL_TIMEOUT) -> None:
-        """Send packed commands over a lane that is open. `done` gets the answers, or an error of toril's."""
+        """Send packed commands over a lane that is open, behind what was sent before.
+
+        `done` gets the answers, or an error of toril's.
+        """
         wire = self._wire
         assert wire is not None
 

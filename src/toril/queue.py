@@ -6,24 +6,22 @@ It runs nothing; see `worker`. Every change of a job's state is a script, see `s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, cast
 from weakref import WeakKeyDictionary
 
-from ._batching import Batcher
+from ._adding import MOST_PER_CALL, Adder
 from .backoff import Duration, milliseconds
 from .clock import Clock
 from .codec import MAX_SAFE_INTEGER, dumps, loads
 from .connection import Connection
 from .errors import (
     ConfigurationError,
-    ConnectionLostError,
     QueueNotEmptyError,
     SerializationError,
-    ServerUnreachableError,
     refusal,
 )
 from .job import Job
@@ -44,8 +42,6 @@ __all__ = ["NewJob", "Queue", "find_queues"]
 
 R = TypeVar("R")
 
-# The most jobs that one call adds; a longer list is cut, so that no call holds up the server.
-_MOST_PER_CALL: Final = 500
 # The most jobs that one step of a bulk verb looks at.
 _MOST_PER_STEP: Final = 1_000
 _MOST_PER_CLEAN: Final = 10_000
@@ -106,9 +102,7 @@ class Queue(QueueGetters, JobSchedulers):
         self.scripts: Scripts = Scripts(self.keys, self.connection)
         self.processors: dict[str, Processor[..., Any]] = {}
         self._owns_connection = not isinstance(connection, Connection)
-        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher[NewRecord, str | int]] = (
-            WeakKeyDictionary()
-        )
+        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Adder] = WeakKeyDictionary()
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, EndListener] = WeakKeyDictionary()
 
     @property
@@ -151,8 +145,8 @@ class Queue(QueueGetters, JobSchedulers):
             SerializationError: The data is not JSON.
             TooLargeError: The data is larger than `size_limit`, or else than `Limits.data` (1 MiB).
             ServerUnreachableError: No connection; nothing was added.
-            ConnectionLostError: No answer; the job may or may not have been added. With a `job_id` it is safe
-                to repeat.
+            ConnectionLostError: No answer, although it was asked for some seconds whether the job has arrived; it may
+                or may not have been added. With a `job_id` it is safe to repeat.
             ServerRefusedError: The server cannot store it now: it is full, read-only, or loading its data after a
                 start. Nothing was added.
         """
@@ -173,7 +167,7 @@ class Queue(QueueGetters, JobSchedulers):
         """
         members = [job if isinstance(job, NewJob) else _new_job(*job) for job in jobs]
         check_count(len(members), self.limits.jobs, f"queue {self.name!r}: the list")
-        await self.connection.learn_time()
+        adder = await self._adder()
         records: list[NewRecord] = []
         for index, job in enumerate(members):
             try:
@@ -182,21 +176,16 @@ class Queue(QueueGetters, JobSchedulers):
             except (ConfigurationError, SerializationError) as error:
                 raise type(error)(f"job {index} of the list: {error}") from None
         added: list[Job[Any]] = []
-        for start in range(0, len(records), _MOST_PER_CALL):
-            some = records[start : start + _MOST_PER_CALL]
-            added += map(self._added, await self._send(some), some)
+        for start in range(0, len(records), MOST_PER_CALL):
+            some = records[start : start + MOST_PER_CALL]
+            added += map(self._added, await adder.add_all(some), some)
         return added
 
     async def add_stored(
         self, name: str, data: str, options: PreparedOptions, returns: Callable[[Any], Any] | None = None
     ) -> Job[Any]:
         """Add a job whose data is JSON text already and whose options have been checked. Typed jobs come this way."""
-        loop = asyncio.get_running_loop()
-        adder = self._adders.get(loop)
-        if adder is None:
-            # A job's timestamp is the server's time, so that comes first.
-            await self.connection.learn_time()
-            adder = self._adders.setdefault(loop, Batcher(self._send, _MOST_PER_CALL))
+        adder = self._adders.get(asyncio.get_running_loop()) or await self._adder()
         record = self._record(name, data, options)
         return self._added(await adder.submit(record), record, returns)
 
@@ -247,18 +236,14 @@ class Queue(QueueGetters, JobSchedulers):
             dumps(options.extras) if options.extras else "",
         )
 
-    async def _send(self, records: Sequence[NewRecord]) -> list[str | int]:
-        try:
-            return await self.scripts.add_job(records)
-        except ConnectionLostError as error:
-            if all(record.job_id and not record.extras for record in records):
-                # An id that is taken adds nothing, so a second try is harmless.
-                return await self.scripts.add_job(records)
-            if isinstance(error, ServerUnreachableError):
-                raise
-            raise ConnectionLostError(
-                f"queue {self.name!r}: {error}; pass a job_id to make adding safe to repeat"
-            ) from error
+    async def _adder(self) -> Adder:
+        # A job's timestamp is the server's time, so that comes first.
+        await self.connection.learn_time()
+        loop = asyncio.get_running_loop()
+        adder = self._adders.get(loop)
+        if adder is None:
+            adder = self._adders[loop] = Adder(self.name, self.scripts, self.connection)
+        return adder
 
     def _added(
         self, job_id: str | int, record: NewRecord, returns: Callable[[Any], Any] | None = None

@@ -24,6 +24,7 @@ __all__ = [
     "Fetched",
     "FinishedJob",
     "NewRecord",
+    "Receipt",
     "Scripts",
     "load",
 ]
@@ -50,6 +51,23 @@ class NewRecord(NamedTuple):
     priority: int = 0
     lifo: bool = False
     extras: str = ""
+
+
+class Receipt(NamedTuple):
+    """What lets a call that adds jobs be repeated.
+
+    Attributes:
+        slot: Names the key that keeps the last answer; one call at a time uses it. Empty for none.
+        call: Tells this call from earlier ones in the slot.
+        is_repeat: It has been sent before, and may have been heard.
+    """
+
+    slot: str = ""
+    call: int = 0
+    is_repeat: bool = False
+
+
+_NO_RECEIPT = Receipt()
 
 
 class FinishedJob(NamedTuple):
@@ -138,19 +156,24 @@ class Scripts:
         self._executor = executor
         self._bound: dict[tuple[str, str], tuple[Script, tuple[str, ...]]] = {}
 
-    async def add_job(self, jobs: Sequence[NewRecord]) -> list[str | int]:
+    async def add_job(self, jobs: Sequence[NewRecord], receipt: Receipt = _NO_RECEIPT) -> list[str | int]:
         """Add jobs; return their ids in the same order, or a negative refusal.
 
         An id that is taken adds nothing, and a deduplicated job is answered with the one that stands for it.
         """
-        args = self.add_job_args(jobs)
+        args = self.add_job_args(jobs, receipt)
         ids: list[str | int] = await self._run("add_job", ADD_JOB, *args)
         return ids
 
+    def add_job_command(self, jobs: Sequence[NewRecord], receipt: Receipt) -> tuple[Any, ...]:
+        """Return the call as a command, for a sender of its own."""
+        script, keys = self._bind("add_job", ADD_JOB)
+        return ("EVALSHA", script.sha, len(keys), *keys, self._base, *self.add_job_args(jobs, receipt))
+
     @staticmethod
-    def add_job_args(jobs: Sequence[NewRecord]) -> list[Any]:
+    def add_job_args(jobs: Sequence[NewRecord], receipt: Receipt = _NO_RECEIPT) -> list[Any]:
         """Return the arguments behind the base."""
-        args: list[Any] = []
+        args: list[Any] = [receipt.slot, receipt.call, "1" if receipt.is_repeat else ""]
         for job in jobs:
             args += job[:7]
             args += ("1" if job.lifo else "", job.extras)
@@ -500,14 +523,17 @@ class Scripts:
         return state
 
     async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
+        script, keys = self._bind(name, suffixes)
+        if is_bare:
+            return await script.run(self._executor, keys, *args)
+        return await script.run(self._executor, keys, self._base, *args)
+
+    def _bind(self, name: str, suffixes: tuple[str, ...]) -> tuple[Script, tuple[str, ...]]:
         bound = self._bound.get((name, suffixes[0]))
         if bound is None:
             bound = (load(name), tuple(self._base + suffix for suffix in suffixes))
             self._bound[name, suffixes[0]] = bound
-        script, keys = bound
-        if is_bare:
-            return await script.run(self._executor, keys, *args)
-        return await script.run(self._executor, keys, self._base, *args)
+        return bound
 
 
 # The keys of each script, in the order of its header. A test holds the two together.

@@ -13,7 +13,10 @@
 --   KEYS[9]  waiting-children  zset  job id -> since when, ms
 --   KEYS[10]  events      stream
 --   ARGV[1]  base         string  "prefix:queue:", which every job key begins with
---   ARGV[2]  jobs         list    per job: id or "", name, data (JSON), opts (JSON), timestamp (ms), delay (ms), priority, "1" for lifo, extras (JSON) or ""
+--   ARGV[2]  receipt      string  the slot whose key keeps this call's answer, or ""
+--   ARGV[3]  call         int     tells this call from earlier ones in the slot
+--   ARGV[4]  is_repeat    flag    "1": it has been sent before, and may have been heard
+--   ARGV[5]  jobs         list    per job: id or "", name, data (JSON), opts (JSON), timestamp (ms), delay (ms), priority, "1" for lifo, extras (JSON) or ""
 --   returns  a list: per job its id | ERR_PARENT_NOT_FOUND | ERR_PARENT_TAKEN
 --   events   added             jobId, name
 --   events   waiting           jobId
@@ -27,6 +30,9 @@
 -- Extras are what few jobs have: parent_key and parent (JSON) of a child; is_parent of one that waits for
 -- children; defers_release within a flow, whose parents are looked at when all of it is there; and
 -- deduplication, the options of that name.
+--
+-- A receipt makes a call safe to repeat after a lost answer: it is kept for five minutes at
+-- <base>toril:add:<slot>, as the call's number and its answers.
 
 --- @include "includes/error_codes"
 --- @include "includes/max_events"
@@ -44,9 +50,21 @@ local keys = {
   marker = KEYS[7], meta = KEYS[8], waiting_children = KEYS[9], events = KEYS[10],
 }
 local base = ARGV[1]
-local FIELDS = 9
+local FIRST, FIELDS = 5, 9
 
-local count = (#ARGV - 1) / FIELDS
+local slot, call = ARGV[2], ARGV[3]
+local receipt = base .. 'toril:add:' .. slot
+if ARGV[4] == '1' then
+  local kept = redis.call('GET', receipt)
+  if kept then
+    local last, answers = cmsgpack.unpack(kept)
+    if last == call then
+      return answers
+    end
+  end
+end
+
+local count = (#ARGV - FIRST + 1) / FIELDS
 local settings = redis.call('HMGET', keys.meta, 'opts.maxLenEvents', 'paused', 'concurrency')
 local max_len = settings[1] and max_events(keys.meta, settings[1])
 local open = is_open(keys.active, settings[2], settings[3])
@@ -56,7 +74,7 @@ local has_waiting, has_delayed = false, false
 -- Numbers are taken one by one where a job may be refused before it takes one.
 local is_plain = true
 for i = 1, count do
-  is_plain = is_plain and ARGV[1 + i * FIELDS] == ''
+  is_plain = is_plain and ARGV[FIRST - 1 + i * FIELDS] == ''
 end
 local number = is_plain and redis.call('INCRBY', keys.id, count) - count or nil
 
@@ -126,7 +144,7 @@ local function add(job, extras)
 end
 
 for i = 1, count do
-  local at = 2 + (i - 1) * FIELDS
+  local at = FIRST + (i - 1) * FIELDS
   local extras = ARGV[at + 8] ~= '' and cjson.decode(ARGV[at + 8]) or nil
   if extras then
     -- It may look at what the jobs before it have left.
@@ -138,4 +156,7 @@ for i = 1, count do
   }, extras)
 end
 flush()
+if slot ~= '' then
+  redis.call('SET', receipt, cmsgpack.pack(call, answers), 'PX', 300000)
+end
 return answers

@@ -1,0 +1,214 @@
+"""How jobs get to the server: batches that form by themselves, and calls that are safe to repeat.
+
+What is added while a call is on its way shares the next one. When nothing is on its way, a batch is one
+job, and its price is one round trip; under load batches grow. Nothing is held back to make a batch.
+
+Each call leaves a receipt behind, in the same script that adds the jobs: a small key, overwritten by the
+next call of the same slot. When an answer is lost, the call is sent again, and the receipt says whether
+the first try was heard. So a job whose id the server makes is added once, whatever happens to a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ._wire import pack
+from .connection import Connection, Lane
+from .errors import (
+    ConnectionLostError,
+    ScriptForgottenError,
+    ServerRefusedError,
+    ServerUnreachableError,
+    TorilError,
+)
+from .scripts import NewRecord, Receipt, Scripts
+
+__all__ = ["MOST_PER_CALL", "Adder"]
+
+MOST_PER_CALL: Final = 500
+"""The most jobs that one call adds; a longer list is cut, so that no call holds up the server."""
+
+# Two calls in flight keep the server busy while Python prepares the next one; more only make batches smaller.
+_CALLS_IN_FLIGHT: Final = 2
+# Seconds between tries of a call whose answer was lost. It is uncertain all that time what became of the
+# jobs, so it is worth some patience; a producer that waits for us is not kept for ever either.
+_WAITS: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
+
+_Answer = str | int
+_Batch = list[tuple[NewRecord, "asyncio.Future[_Answer]"]]
+
+
+class Adder:
+    """Adds jobs to one queue, from one event loop.
+
+    Args:
+        name: The queue's, for messages.
+        scripts: The queue's.
+        connection: Where it lives.
+    """
+
+    def __init__(self, name: str, scripts: Scripts, connection: Connection) -> None:
+        self._name = name
+        self._scripts = scripts
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._id = uuid.uuid4().hex
+        self._free_slots: list[str] = []
+        self._slots = 0
+        self._calls = 0
+        self._waiting: _Batch = []
+        self._in_flight = 0
+        self._is_starting = False
+        self._is_sequential = True
+        self._lane: Lane | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, record: NewRecord) -> asyncio.Future[_Answer]:
+        """Hand in a job; the future has its id, or a refusal. Cancelling it does not call the job back."""
+        future: asyncio.Future[_Answer] = self._loop.create_future()
+        self._waiting.append((record, future))
+        if not self._is_starting and self._may_start():
+            if self._is_sequential and not self._in_flight:
+                # Whoever adds one job after another gains nothing from a turn of the loop.
+                self._start()
+            else:
+                # One turn later, so that everybody who is adding right now comes along.
+                self._is_starting = True
+                self._loop.call_soon(self._start)
+        return future
+
+    async def add_all(self, records: Sequence[NewRecord]) -> list[_Answer]:
+        """Add a list in one call; return ids or refusals.
+
+        Raises:
+            TorilError: As `Queue.add`.
+        """
+        receipt = self._receipt()
+        try:
+            return await self._insist(records, receipt)
+        finally:
+            self._free_slots.append(receipt.slot)
+
+    async def drain(self) -> None:
+        """Wait until everything that was handed in has been answered."""
+        while self._in_flight or self._waiting:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def _may_start(self) -> bool:
+        # Only calls behind each other on one connection reach the server in their order.
+        most = 1 if self._lane is None else _CALLS_IN_FLIGHT
+        return self._in_flight < most
+
+    def _start(self) -> None:
+        self._is_starting = False
+        if not self._waiting or not self._may_start():
+            return
+        batch, self._waiting = self._waiting[:MOST_PER_CALL], self._waiting[MOST_PER_CALL:]
+        self._is_sequential = len(batch) == 1
+        receipt = self._receipt()
+        records = [record for record, _ in batch]
+        if self._lane is None:
+            self._lane = self._connection.take_idle()
+        self._in_flight += 1
+        if self._lane is None:
+            self._go_on(batch, records, receipt, None)
+            return
+
+        def answered(outcome: list[Any] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                self._release_lane()
+                self._go_on(batch, records, receipt, outcome)
+            else:
+                self._end(batch, receipt, outcome[0])
+
+        self._lane.send(pack(self._scripts.add_job_command(records, receipt)), 1, answered)
+
+    def _release_lane(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            self._connection.give_back(lane)
+
+    def _go_on(
+        self, batch: _Batch, records: list[NewRecord], receipt: Receipt, error: Exception | None
+    ) -> None:
+        """Do by a task what cannot be done at once: open a connection, or try again."""
+        task = self._loop.create_task(self._try(batch, records, receipt, error))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _try(
+        self, batch: _Batch, records: list[NewRecord], receipt: Receipt, error: Exception | None
+    ) -> None:
+        try:
+            answers = await self._insist(records, receipt, error)
+        except Exception as failed:
+            self._end(batch, receipt, failed)
+        except BaseException:
+            self._end(batch, receipt, asyncio.CancelledError())
+            raise
+        else:
+            self._end(batch, receipt, answers)
+
+    async def _insist(
+        self, records: Sequence[NewRecord], receipt: Receipt, error: Exception | None = None
+    ) -> list[_Answer]:
+        """Send a call until it is known what became of it.
+
+        Args:
+            error: What became of a first try.
+        """
+        is_uncertain = False
+        waits = iter(_WAITS)
+        while True:
+            if error is None or isinstance(error, ScriptForgottenError):
+                pass
+            elif isinstance(error, ServerUnreachableError | ServerRefusedError) and not is_uncertain:
+                # Nothing has been added, which is all that the caller needs to know.
+                raise error
+            elif isinstance(error, ConnectionLostError | ServerRefusedError):
+                is_uncertain = True
+                wait = next(waits, None)
+                if wait is None:
+                    raise ConnectionLostError(
+                        f"queue {self._name!r}: {error}; jobs may or may not have been added; "
+                        "with a job_id it is safe to add them again"
+                    ) from error
+                await asyncio.sleep(wait)
+            else:
+                raise error
+            try:
+                return await self._scripts.add_job(records, receipt._replace(is_repeat=is_uncertain))
+            except TorilError as failed:
+                error = failed
+
+    def _end(self, batch: _Batch, receipt: Receipt, outcome: list[_Answer] | BaseException) -> None:
+        self._free_slots.append(receipt.slot)
+        self._in_flight -= 1
+        if isinstance(outcome, BaseException):
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(outcome)
+                    # The caller may be gone; its error is not news then.
+                    future.exception()
+        else:
+            for (_, future), answer in zip(batch, outcome, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        if self._waiting:
+            self._start()
+        elif not self._in_flight:
+            self._release_lane()
+            if self._drained is not None and not self._drained.done():
+                self._drained.set_result(None)
+
+    def _receipt(self) -> Receipt:
+        self._calls += 1
+        if not self._free_slots:
+            self._slots += 1
+            self._free_slots.append(f"{self._id}:{self._slots}")
+        return Receipt(self._free_slots.pop(), self._calls)

@@ -1,0 +1,172 @@
+"""How jobs get to the server: batches, and calls whose answers are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.patience import within
+from toril import ConnectionLostError, Job, Queue, ServerUnreachableError
+from toril.embedded import EmbeddedServer
+
+
+class Thief:
+    """A proxy in front of a server that steals the answers of some calls, and closes the connection."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.calls = 0
+        self.stolen = 0
+        self.steals: Callable[[int], bool] = lambda call: False
+        """Whether the answer of the n-th EVALSHA is stolen."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, back}
+        theft = asyncio.Event()
+
+        async def ask() -> None:
+            while data := await reader.read(1 << 20):
+                # A call may come in several pieces, so its beginning is what counts.
+                if b"EVALSHA" in data:
+                    self.calls += 1
+                    if self.steals(self.calls):
+                        theft.set()
+                back.write(data)
+
+        async def answer() -> None:
+            while data := await there.read(1 << 20):
+                if theft.is_set():
+                    self.stolen += 1
+                    return
+                writer.write(data)
+
+        tasks = [asyncio.create_task(ask()), asyncio.create_task(answer())]
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in (writer, back):
+            one.close()
+            self._writers.discard(one)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+@pytest.fixture
+async def thief(server: EmbeddedServer) -> AsyncIterator[tuple[Thief, str]]:
+    """The proxy, and its URL."""
+    thief = Thief(server.port)
+    listening = await asyncio.start_server(thief.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    yield thief, f"redis://127.0.0.1:{port}"
+    listening.close()
+    thief.close()
+
+
+async def stored(queue: Queue) -> dict[str, Any]:
+    return {job.id: job.data for job in await queue.get_waiting()}
+
+
+async def test_one_job_after_another_although_answers_are_lost(
+    thief: tuple[Thief, str], queue: Queue, prefix: str
+) -> None:
+    """Each is added once, and `add` returns the id under which it stands."""
+    robbed, url = thief
+    robbed.steals = lambda call: call % 3 == 0
+    async with Queue("tests", connection=url, prefix=prefix) as producer:
+        jobs = [await producer.add("n", n) for n in range(20)]
+
+    assert robbed.stolen >= 6
+    assert await stored(queue) == {job.id: job.data for job in jobs}
+    assert len(jobs) == 20
+
+
+async def test_many_at_once_although_answers_are_lost(
+    thief: tuple[Thief, str], queue: Queue, prefix: str
+) -> None:
+    """Batches too, with custom ids, priorities and delays among them, and in bulk."""
+    robbed, url = thief
+    robbed.steals = lambda call: call in (2, 3, 6)
+    async with Queue("tests", connection=url, prefix=prefix) as producer:
+        await producer.add("first")
+        jobs: list[Job[Any]] = await asyncio.gather(
+            *(
+                producer.add("n", n, job_id=f"own-{n}") if n % 5 == 0 else producer.add("n", n)
+                for n in range(60)
+            )
+        )
+        robbed.steals = lambda call: robbed.stolen < 5
+        jobs += await producer.add_bulk([("bulk", n) for n in range(700)])
+
+    assert robbed.stolen >= 4
+    found = await stored(queue)
+    assert len(found) == 761
+    assert all(found[job.id] == job.data for job in jobs)
+
+
+async def test_a_call_whose_answers_never_come(
+    thief: tuple[Thief, str], queue: Queue, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the end it is said that nothing is known, and what helps."""
+    monkeypatch.setattr("toril._adding._WAITS", (0.0, 0.01))
+    robbed, url = thief
+    robbed.steals = lambda call: True
+    async with Queue("tests", connection=url, prefix=prefix) as producer:
+        with pytest.raises(
+            ConnectionLostError, match=r"'tests'.* may or may not have been added; with a job_id"
+        ):
+            await producer.add("n")
+        assert robbed.calls == 3
+    assert len(await stored(queue)) == 1
+
+
+async def test_a_server_that_is_not_there() -> None:
+    """Is said at once, and that nothing was added."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{taken.getsockname()[1]}"
+        async with Queue("tests", connection=url) as producer, within("the refusal", 5):
+            for _ in range(2):
+                with pytest.raises(ServerUnreachableError, match="cannot reach"):
+                    await producer.add("n")
+
+
+async def test_forgotten_scripts_cost_nothing(queue: Queue) -> None:
+    """A server that has lost its scripts gets them again, alone or in a batch."""
+    for n in range(3):
+        await queue.connection.execute("SCRIPT", "FLUSH")
+        await asyncio.gather(*(queue.add("n", n) for _ in range(n + 1)))
+    assert len(await stored(queue)) == 6
+
+
+async def test_receipts_stay_few_and_go_by_themselves(queue: Queue) -> None:
+    """There is one for each call that was ever in flight at once, whatever their number."""
+    for _ in range(30):
+        await asyncio.gather(*(queue.add("n") for _ in range(10)))
+    await queue.add_bulk([("n", 1)])
+
+    keys = await queue.connection.client.keys(queue.keys.key("toril:add:*"))
+    assert 1 <= len(keys) <= 2
+    for key in keys:
+        assert 0 < await queue.connection.client.pttl(key) <= 300_000
+
+
+async def test_closing_waits_for_adds_on_their_way(server_url: str, prefix: str, queue: Queue) -> None:
+    """Also for those that nobody waits for."""
+    producer = Queue("tests", connection=server_url, prefix=prefix)
+    await producer.add("first")
+    adds = [asyncio.ensure_future(producer.add("n", n)) for n in range(1_200)]
+    await asyncio.sleep(0)
+    await producer.close()
+    assert len(await stored(queue)) == 1_201
+    await asyncio.gather(*adds)
