@@ -2,6 +2,8 @@
 #
 #   VENV=path      another environment than .venv
 #   PYTHON=path    the Python that makes it
+#   BENCH=options  for `make bench`, e.g. BENCH="--contestants toril,bullmq-node --workloads drain --rounds 3"
+#   SCALE=1        `make bench` runs the tests at scale instead
 #   TESTS=paths    `make test` runs only these, e.g. TESTS="tests/test_worker.py -k stalled"
 
 SHELL := /bin/bash
@@ -18,12 +20,14 @@ NODE := $(shell command -v node)
 # Versions and hashes come from the lock files. This project itself is installed last, from the work tree.
 RUN_LOCK := requirements/run.txt
 DEV_LOCK := requirements/dev.txt
+# The libraries that `make bench` compares with do not agree on a redis-py, so they live in three environments.
+BENCHED := $(addsuffix /.installed,$(addprefix benchmarks/,.venv .venv-arq .venv-saq))
 PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
 
-.PHONY: help run test check format docs chaos lock clean
+.PHONY: help run test check format docs chaos bench bench-quick lock clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
 
 run: $(VENV)/.run-installed  ## Start the platform, its workers and every server they need.
 	@exec $(BIN)/python -m dev
@@ -51,8 +55,14 @@ docs: $(VENV)/.dev-installed  ## Run the code in README and docs, and follow the
 chaos: $(VENV)/.dev-installed  ## Crash servers, count what was lost, and write the table in docs/.
 	@$(BIN)/python -m chaos.persistence --write
 
+bench: $(VENV)/.dev-installed $(BENCHED) $(if $(NODE),interop/node_modules/.package-lock.json)  ## Measure against other queues, and write the page in docs/.
+	@$(BIN)/python -m benchmarks $(if $(SCALE),scale,run) $(BENCH)
+
+bench-quick: $(VENV)/.dev-installed  ## Measure toril alone, and compare with the last recorded run.
+	@$(BIN)/python -m benchmarks quick $(BENCH)
+
 clean:  ## Remove what was installed and cached here; data of `make run` stays.
-	@rm -rf $(VENV) interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) benchmarks/.venv* interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 lock: $(BIN)/uv  ## Resolve the dependencies anew and pin them with hashes.
 	@$(BIN)/python requirements/lock.py
@@ -62,7 +72,7 @@ lock: $(BIN)/uv  ## Resolve the dependencies anew and pin them with hashes.
 # Counts on a terminal, says nothing elsewhere; pip's own words if it fails.
 define install
 	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
-	if ! $(PIP) install --progress-bar off $(1) 2>&1 | tee $$log \
+	if ! $(PIP) $(2) install --progress-bar off $(1) 2>&1 | tee $$log \
 		| awk -v tty="$$(test -t 2 && echo 1 || true)" \
 			'/^(Collecting|Requirement already)/ { n++; if (tty) printf "\r  %d packages", n > "/dev/stderr" } \
 			END { if (tty && n) printf "\r%40s\r", "" > "/dev/stderr" }'; \
@@ -88,6 +98,15 @@ $(VENV)/.run-installed: $(RUN_LOCK) pyproject.toml $(wildcard pharmacy_coverage/
 $(VENV)/.dev-installed: $(DEV_LOCK) $(VENV)/.run-installed
 	@echo 'Installing what the tests need ...'
 	$(call install,--require-hashes -r $(DEV_LOCK))
+	@touch $@
+
+benchmarks/.venv/.installed: requirements/bench.txt
+benchmarks/.venv-arq/.installed: requirements/bench-arq.txt
+benchmarks/.venv-saq/.installed: requirements/bench-saq.txt
+$(BENCHED): | $(BIN)/python
+	@echo 'Installing $(notdir $<) ...'
+	@rm -rf $(dir $@) && $(BIN)/python -m venv --without-pip $(dir $@)
+	$(call install,--require-hashes -r $<,--python $(dir $@)bin/python)
 	@touch $@
 
 interop/node_modules/.package-lock.json: interop/package-lock.json

@@ -1,6 +1,7 @@
-"""Pin every dependency, with hashes, in run.txt and dev.txt: `make lock`.
+"""Pin every dependency, with hashes, in run.txt, dev.txt and bench*.txt: `make lock`.
 
-`run.txt` is what `make run` needs, `dev.txt` that and the tools. The files hold for Python 3.11 and later on all
+`run.txt` is what `make run` needs, `dev.txt` that and the tools, `bench*.txt` the libraries that `make bench` compares
+with, in environments of their own. The files hold for Python 3.11 and later on all
 platforms, and name no registry, so that they install from whichever one a machine is set up for.
 """
 
@@ -15,13 +16,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 UV = Path(sys.executable).with_name("uv")
 SOURCES = ["pyproject.toml", "pharmacy_coverage/pyproject.toml", "dev/requirements.in"]
-HEADER = f"# Made by `make lock` from {', '.join(SOURCES)}.\n"
+OURS = ["--extra", "cli", "--extra", "embedded", "--group", "build"]
 
 
-def compile_lock(name: str, *more: str) -> None:
-    command = [str(UV), "pip", "compile", *SOURCES, "--quiet", "--upgrade", "--generate-hashes"]
-    command += ["--universal", "--python-version", "3.11"]
-    command += ["--extra", "cli", "--extra", "embedded", "--group", "build", *more]
+def compile_lock(name: str, sources: list[str], *more: str) -> None:
+    command = [str(UV), "pip", "compile", *sources, "--quiet", "--upgrade", "--generate-hashes"]
+    command += ["--universal", "--python-version", "3.11", *more]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header"]
     command += ["--no-emit-package", "toril", "--no-emit-package", "pharmacy-coverage"]
     # pip's settings on this machine are no business of the lock files.
@@ -29,9 +29,13 @@ def compile_lock(name: str, *more: str) -> None:
     pins = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
     if "://" in pins:
         raise SystemExit(f"{name}: a pin names an address; it must come from a registry")
-    (HERE / name).write_text(HEADER + pins)
+    (HERE / name).write_text(f"# Made by `make lock` from {', '.join(sources)}.\n" + pins)
 
 
 if __name__ == "__main__":
-    compile_lock("run.txt")
-    compile_lock("dev.txt", "--extra", "test", "--group", "dev", "--constraint", "requirements/run.txt")
+    compile_lock("run.txt", SOURCES, *OURS)
+    compile_lock(
+        "dev.txt", SOURCES, *OURS, "--extra", "test", "--group", "dev", "--constraint", "requirements/run.txt"
+    )
+    for name in ("bench", "bench-arq", "bench-saq"):
+        compile_lock(f"{name}.txt", [f"requirements/{name}.in"])

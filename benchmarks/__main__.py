@@ -1,0 +1,75 @@
+"""`python -m benchmarks`: run, quick, scale, profile, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from benchmarks import report
+from benchmarks.cells import Settings
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.runner import Results, run
+from benchmarks.workloads import WORKLOADS
+
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+RECORDED: Final = RESULTS / "latest.json"
+
+
+def main() -> int:
+    """Do what the command line says; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What toril costs, against what."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    full = commands.add_parser("run", help="measure all contestants; write JSON, chart and page")
+    full.add_argument("--contestants", type=_names(CONTESTANTS), default=list(CONTESTANTS), metavar="A,B")
+    full.add_argument("--workloads", type=_names(WORKLOADS), default=list(WORKLOADS), metavar="A,B")
+    full.add_argument("--rounds", type=int, default=5)
+    full.add_argument("--seconds", type=float, default=1.0, help="about how long one measurement lasts")
+    full.add_argument("--concurrency", type=int, default=100)
+    full.add_argument("--limit", type=float, default=60.0, help="seconds after which a contestant hangs")
+    full.add_argument("--output", type=Path, help="where the JSON goes; then chart and page stay as they are")
+
+    page = commands.add_parser(
+        "report", help="write chart and page from the recorded run, and print its tables"
+    )
+    page.add_argument("--input", type=Path, default=RECORDED)
+    page.add_argument("--print", action="store_true", help="print only")
+
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        settings = Settings(arguments.seconds, arguments.concurrency, arguments.limit)
+        results = run(
+            [CONTESTANTS[name] for name in arguments.contestants],
+            [WORKLOADS[name] for name in arguments.workloads],
+            arguments.rounds,
+            settings,
+        )
+        results.save(arguments.output or RECORDED)
+        print("\n" + report.tables(results))
+        if arguments.output is None:
+            report.write(results)
+        return 0
+    results = Results.load(arguments.input)
+    print(report.tables(results))
+    if not arguments.print:
+        report.write(results)
+    return 0
+
+
+def _names(known: Mapping[str, object]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there are {', '.join(known)}")
+        return names
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())
