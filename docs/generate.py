@@ -8,10 +8,13 @@ from here: docstrings, options with their defaults, events from the headers of t
 from __future__ import annotations
 
 import ast
+import fnmatch
 import functools
 import inspect
+import json
 import re
 import sys
+import tomllib
 import types
 import typing
 from collections import defaultdict
@@ -172,22 +175,33 @@ def worker_events() -> str:
     )
 
 
+def fields_of_events() -> dict[str, dict[str, str]]:
+    """Each event of a queue: its fields as the headers of the scripts say them, by their names."""
+    return _written_events()[0]
+
+
 def queue_events() -> str:
     """Each event: its fields and the scripts that write it, from the headers of the scripts."""
+    fields, scripts = _written_events()
+    rows = (
+        [code(name), ", ".join(fields[name].values()) or "–", ", ".join(map(code, scripts[name]))]
+        for name in sorted(fields)
+    )
+    return table(["event", "fields", "written by"], rows)
+
+
+def _written_events() -> tuple[dict[str, dict[str, str]], dict[str, dict[str, None]]]:
     fields: dict[str, dict[str, str]] = defaultdict(dict)
     scripts: dict[str, dict[str, None]] = defaultdict(dict)
     for script in sorted(SCRIPTS.glob("*.lua")):
         for name, listed in re.findall(
             r"^-- +events +([\w-]+)(?: +(.+))?$", script.read_text(), re.MULTILINE
         ):
+            known = fields[name]
             for field in re.split(r", (?![^(]*\))", listed) if listed else ():
-                fields[name].setdefault(field.split(" ")[0], field)
+                known.setdefault(field.split(" ")[0], field)
             scripts[name][script.stem] = None
-    rows = (
-        [code(name), ", ".join(fields[name].values()) or "–", ", ".join(map(code, scripts[name]))]
-        for name in sorted(fields)
-    )
-    return table(["event", "fields", "written by"], rows)
+    return fields, scripts
 
 
 # --- the command line -----------------------------------------------------------------------------------------
@@ -330,6 +344,104 @@ def _words(docstring: str | None) -> list[str]:
     return parts
 
 
+# --- BullMQ's names -------------------------------------------------------------------------------------------
+
+INTEROP = Path(__file__).parents[1] / "interop"
+Name = tuple[str, str]
+"""A section as `class Queue` or `options KeepJobs`, and a member of it."""
+
+
+@functools.cache
+def inventory() -> dict[str, Any]:
+    """What the reference client has, by name; `interop/inventory.js` writes it."""
+    return json.loads((INTEROP / "inventory.json").read_text())
+
+
+@functools.cache
+def _said() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    said = tomllib.loads((INTEROP / "bullmq.toml").read_text())
+    return said, said.pop("groups")
+
+
+def bullmq_names() -> list[Name]:
+    """Every name of the reference client."""
+    names: list[Name] = []
+    for name, about in inventory()["classes"].items():
+        names += [(f"class {name}", member) for member in (name, *about["public"])]
+    for kind in ("options", "events", "words", "values"):
+        for name, members in inventory()[kind].items():
+            names += [
+                (f"{kind} {name}", member) for member in members or ([name] if kind == "values" else [])
+            ]
+    return names + [("functions", name) for name in inventory()["functions"]]
+
+
+def bullmq_entries() -> dict[Name, Any]:
+    """What each name is here: a list of a name and its tests, or why it is not there; None where nobody has said."""
+    said, groups = _said()
+    entries = {
+        (section, member): entry for section, members in said.items() for member, entry in members.items()
+    }
+    for name in bullmq_names():
+        if name not in entries:
+            entries[name] = next((groups[pattern] for pattern in groups if _is_in(name, pattern)), None)
+    return entries
+
+
+def unused_groups() -> list[str]:
+    said, groups = _said()
+    left = [name for name in bullmq_names() if name[1] not in said.get(name[0], {})]
+    return [pattern for pattern in groups if not any(_is_in(name, pattern) for name in left)]
+
+
+def _is_in(name: Name, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(" ".join(name), pattern)
+
+
+TITLES = {
+    "class": "Class `{}`",
+    "options": "Options: `{}`",
+    "events": "Events: `{}`",
+    "words": "Words: `{}`",
+    "values": "Values: `{}`",
+}
+
+
+def bullmq() -> str:
+    """Each name of BullMQ: its name here and the tests that prove it, or why it is not there."""
+    entries, (said, groups) = bullmq_entries(), _said()
+    here = sum(isinstance(entry, list) for entry in entries.values())
+    parts = [
+        f"BullMQ {inventory()['version']} has {len(entries)} public names. {here} of them are here; for the others "
+        f"the reason is given, for most of them at the [end of the page](#groups)."
+    ]
+    for section, members in said.items():
+        kind, _, name = section.partition(" ")
+        lines = [[code(member), *_shown(entry)] for member, entry in members.items()]
+        parts.append(f"## {TITLES[kind].format(name)}\n\n{table(['BullMQ', 'toril', 'proof'], lines)}")
+    parts.append("## Groups\n\nNames that have no line of their own above.")
+    rows: list[list[str]] = []
+    for pattern, reason in groups.items():
+        meant = [name for name in entries if name[1] not in said.get(name[0], {}) and _is_in(name, pattern)]
+        rows.append([code(pattern.removesuffix(" *")), str(len(meant)), reason])
+    return "\n\n".join([*parts, table(["names", "how many", "why they are not there"], rows)])
+
+
+def _shown(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return ["–", entry]
+    name, *proofs = entry
+    return [
+        code(name.replace(":", " event ") if name[0] != "S" else name.partition(":")[2]),
+        "<br>".join(map(_link, proofs)),
+    ]
+
+
+def _link(proof: str) -> str:
+    path, _, test = proof.partition("::")
+    return f"[{test.replace('[', ': ').rstrip(']')}](../../tests/{path}.py)"
+
+
 # --- pages ----------------------------------------------------------------------------------------------------
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -341,6 +453,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "queue events": queue_events,
     "command line": command_line,
     "everything": everything,
+    "bullmq": bullmq,
 }
 
 

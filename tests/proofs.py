@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Words", "tests_of", "words_of"]
+__all__ = ["Words", "names_of_tests", "words_of"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = "tests/differential/test_written_programs.py"
@@ -66,7 +66,7 @@ def definitions(path: str) -> dict[str, ast.AST]:
     return found
 
 
-def tests_of(path: str) -> list[str]:
+def names_of_tests(path: str) -> list[str]:
     """The names of a file's tests."""
     return [
         name
@@ -84,7 +84,7 @@ def words_of(test: str) -> Words:
     """
     path, _, name = test.partition("::")
     name, _, case = name.rstrip("]").partition("[")
-    if not (ROOT / path).exists() or name not in tests_of(path):
+    if not (ROOT / path).exists() or name not in names_of_tests(path):
         raise LookupError(f"there is no test {test}")
     words = Words()
     if case and path == PROGRAMS:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.patience import ended
-from toril import Deduplication, Job, JobOptions, NewJob, Queue, QueueEvents, QueueNotEmptyError, Worker
+from tests.patience import Heard, ended
+from toril import (
+    Deduplication,
+    Job,
+    JobOptions,
+    KeepJobs,
+    NewJob,
+    Parent,
+    Queue,
+    QueueEvents,
+    QueueNotEmptyError,
+    Worker,
+)
 
 
 async def work(job: Job) -> str:
@@ -81,7 +92,7 @@ async def test_failed_jobs_are_retried_together(queue: Queue) -> None:
     async with Worker(queue, work):
         await ended(*failed, completed)
     assert await queue.retry_jobs(count=2) == 5
-    assert await queue.retry_jobs("completed") == 1
+    assert await queue.retry_jobs(state="completed") == 1
     assert (await queue.get_job_counts("waiting"))["waiting"] == 6
 
 
@@ -134,6 +145,63 @@ async def test_each_state_has_its_getter(queue: Queue) -> None:
     held = await Worker(queue, work).get_next_job()
     assert held is not None
     assert [job.id for job in await queue.get_active()] == [held.id]
+    assert await held.get_state() == "active"
+
+
+async def test_old_ends_make_way_for_new_ones(queue: Queue) -> None:
+    """`remove_on_fail` of the worker, `KeepJobs` of the job: the newest so many of each kind stay."""
+    keep = KeepJobs(count=1)
+    fails = await queue.add_bulk([("fails", None)] * 3)
+    works = await queue.add_bulk([NewJob("works", None, {"remove_on_complete": keep})] * 3)
+    worker = Worker(queue, work, remove_on_fail=2)
+    heard = Heard(worker, "completed", "failed")
+    async with worker:
+        await heard.wait(6)
+    assert await queue.get_ids("failed") == [fails[2].id, fails[1].id]
+    assert await queue.get_ids("completed") == [works[2].id]
+
+
+async def test_jobs_can_say_how_their_failures_are_kept(queue: Queue) -> None:
+    """`remove_on_fail` of the job."""
+    worker = Worker(queue, work)
+    heard = Heard(worker, "failed")
+    async with worker:
+        await queue.add("fails", remove_on_fail=True)
+        await heard.wait()
+    assert await queue.get_failed() == []
+
+
+async def test_a_queue_says_its_names(queue: Queue) -> None:
+    """Its name, its prefix, and both together, as a parent in another queue is named."""
+    assert queue.name == "tests"
+    assert queue.qualified_name == f"{queue.prefix}:{queue.name}"
+    parent = await queue.add("parent")
+    child = await queue.add("child", parent=Parent(parent.id, queue.qualified_name))
+    assert child.parent_key == queue.keys.job(parent.id)
+
+
+async def test_ends_and_empty_queues_are_told(queue: Queue) -> None:
+    """The events `failed` and `drained`, in the stream and to the worker's own listeners."""
+    worker = Worker(queue, work, drain_delay=0.1)
+    heard = Heard(worker, "drained")
+    async with QueueEvents(queue.name, connection=queue.connection, prefix=queue.prefix) as events, worker:
+        job = await queue.add("fails")
+        await ended(job)
+        await heard.wait()
+        told = {event.name: event for event in await events.read(1000)}
+        while "drained" not in told:
+            told |= {event.name: event for event in await events.read(1000)}
+    assert told["failed"].failed_reason == "boom"
+
+
+async def test_a_worker_tells_of_its_pauses(queue: Queue) -> None:
+    """`paused` and `resumed`."""
+    worker = Worker(queue, work)
+    heard = Heard(worker, "paused", "resumed")
+    async with worker:
+        worker.pause()
+        worker.resume()
+        assert await heard.wait(2) == [("paused",), ("resumed",)]
 
 
 async def test_ends_are_counted_per_minute(queue: Queue) -> None:
@@ -141,7 +209,10 @@ async def test_ends_are_counted_per_minute(queue: Queue) -> None:
     jobs = await queue.add_bulk([("works", None), ("works", None), ("fails", None)])
     async with Worker(queue, work, metrics_points=60):
         await ended(*jobs)
-    assert (await queue.get_metrics("completed")).count == 2
+    completed = await queue.get_metrics("completed")
+    # The minute has not ended, or has just begun.
+    assert (completed.count, completed.prev_count + sum(completed.data) <= 2) == (2, True)
+    assert completed.prev_ts > 0
     assert (await queue.get_metrics("failed")).count == 1
 
 

@@ -22,6 +22,7 @@ from toril import (
     ParentTakenError,
     PendingChildrenError,
     Queue,
+    QueueEvents,
     WaitingChildrenError,
     Worker,
 )
@@ -134,6 +135,36 @@ async def test_what_no_flow_can_be(queue: Queue, flows: FlowProducer, flow: Flow
     assert sum((await queue.get_job_counts()).values()) == 0
 
 
+async def test_a_flow_is_read_from_anywhere(server_url: str, prefix: str) -> None:
+    """`get_flow` of another prefix than the producer's own."""
+    elsewhere = f"{prefix}:other"
+    async with FlowProducer(connection=server_url, prefix=prefix) as flows:
+        flow = await flows.add(FlowJob("p", "tests", prefix=elsewhere, children=[leaf("a")]))
+        found = await flows.get_flow("tests", flow.job.id, prefix=elsewhere)
+    assert [job.name for job in found] == ["p", "a"]
+
+
+async def test_a_producer_closes_what_it_opened(server_url: str, prefix: str) -> None:
+    """Twice is harmless; a shared connection is left open."""
+    own = FlowProducer(connection=server_url, prefix=prefix)
+    await own.add(leaf("a"))
+    await own.close()
+    await own.close()
+    async with Queue("tests", connection=server_url, prefix=prefix) as queue:
+        shared = FlowProducer(connection=queue.connection, prefix=prefix)
+        await shared.add(leaf("a"))
+        await shared.close()
+        assert await queue.count() == 2
+
+
+async def test_a_waiting_parent_is_told(queue: Queue, flows: FlowProducer) -> None:
+    """The event `waiting-children`."""
+    async with QueueEvents("tests", connection=queue.connection, prefix=queue.prefix) as events:
+        flow = await flows.add(FlowJob("p", "tests", children=[leaf("a")]))
+        told = await events.read(5000)
+    assert [event.job_id for event in told if event.name == "waiting-children"] == [flow.job.id]
+
+
 # Failing children
 
 
@@ -216,6 +247,17 @@ async def test_children_are_counted_and_listed_by_how_they_stand(queue: Queue, f
     assert known.ignored == {queue.keys.job(ignored.id): "boom"}
     assert known.unprocessed == [waits.queue.keys.job(waits.id)]
     assert await flow.job.get_dependencies_count() == DependencyCounts(1, 1, 1, 0)
+
+
+async def test_a_failed_child_is_listed_as_failed(queue: Queue, flows: FlowProducer) -> None:
+    """While the parent has not failed yet, since nobody has run it."""
+    child = failing("bad", fail_parent_on_failure=True)
+    flow = await flows.add(FlowJob("p", "elsewhere", children=[child, FlowJob("waits", "elsewhere")]))
+    bad = flow.children[0].job
+    async with Worker(queue, work):
+        await ended(bad)
+    known = await flow.job.get_dependencies()
+    assert known.failed == [queue.keys.job(bad.id)]
 
 
 async def test_children_that_have_not_begun_can_be_removed(queue: Queue, flows: FlowProducer) -> None:

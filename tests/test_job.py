@@ -276,3 +276,23 @@ def test_stored_text_that_is_no_json_is_named() -> None:
         with pytest.raises(SerializationError, match=rf"job '7'.*{part}"):
             getattr(job, attribute)
     assert job.stacktrace == []
+
+
+async def test_what_only_some_jobs_have(queue: Queue) -> None:
+    """Why the next worker fails a job without running it, as the stalled check leaves it."""
+    job = await queue.add("a")
+    assert job.deferred_failure is None
+    await queue.connection.execute("HSET", queue.keys.job(job.id), "defa", "job stalled too often")
+    await job.refresh()
+    assert job.deferred_failure == "job stalled too often"
+
+
+async def test_a_log_can_be_cleared(queue: Queue) -> None:
+    """But for the newest rows, if asked."""
+    job = await queue.add("a")
+    for row in ("1", "2", "3"):
+        await job.log(row)
+    await job.clear_logs(1)
+    assert (await queue.get_job_logs(job.id)).logs == ["3"]
+    await job.clear_logs()
+    assert (await queue.get_job_logs(job.id)).count == 0

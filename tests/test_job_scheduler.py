@@ -11,7 +11,17 @@ import pytest
 
 from tests.conftest import TurnedClock
 from tests.patience import until
-from toril import ConfigurationError, ConnectionLostError, Fixed, Job, JobOptions, JobScheduler, Queue, Worker
+from toril import (
+    ConfigurationError,
+    ConnectionLostError,
+    Fixed,
+    Job,
+    JobOptions,
+    JobScheduler,
+    Queue,
+    SchedulerJobError,
+    Worker,
+)
 from toril.job_scheduler import mend_job_schedulers, plan_next_run
 from toril.scripts import Fetch, FinishedJob
 
@@ -102,6 +112,25 @@ async def test_a_removed_scheduler_is_gone(queue: Queue, turned: TurnedClock) ->
     assert not await queue.remove_job_scheduler("s")
     assert await queue.get_job_schedulers() == []
     assert await queue.get_delayed() == []
+
+
+async def test_an_interval_is_told_back(queue: Queue, turned: TurnedClock) -> None:
+    """In milliseconds, with its offset."""
+    await queue.upsert_job_scheduler("s", every=60, offset=7)
+    scheduler = await queue.get_job_scheduler("s")
+    assert scheduler is not None
+    assert (scheduler.every_ms, scheduler.offset_ms, scheduler.pattern) == (MINUTE, 7000, None)
+
+
+async def test_its_pending_job_cannot_be_removed(queue: Queue) -> None:
+    """Remove the scheduler instead, says `SchedulerJobError`."""
+    job = await queue.upsert_job_scheduler(
+        "report", every=60, start_date=datetime.now(UTC) + timedelta(hours=1)
+    )
+    assert job is not None
+    with pytest.raises(SchedulerJobError, match="remove the scheduler"):
+        await job.remove()
+    assert await job.is_delayed()
 
 
 async def test_a_pattern_without_a_zone_is_utc_for_all(queue: Queue, turned: TurnedClock) -> None:

@@ -148,3 +148,11 @@ async def test_a_shared_connection_is_left_open(queue: Queue, server_url: str) -
         async with QueueEvents("tests", connection=connection, prefix=queue.prefix):
             pass
         assert await connection.execute("PING") == "PONG"
+
+
+async def test_a_read_waits_as_long_as_it_is_told(queue: Queue) -> None:
+    """`read(block_ms=...)` returns nothing after that time, and at once what there is."""
+    async with QueueEvents(queue.name, connection=queue.connection, prefix=queue.prefix) as events:
+        assert await events.read(block_ms=20) == []
+        await queue.add("a")
+        assert "added" in [event.name for event in await events.read(block_ms=10_000)]
