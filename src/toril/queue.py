@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ca
 from weakref import WeakKeyDictionary
 
 from ._adding import MOST_PER_CALL, Adder
-from .backoff import Duration, milliseconds
+from .backoff import Duration
 from .clock import Clock
-from .codec import MAX_SAFE_INTEGER, dumps, loads
+from .codec import dumps, loads
 from .connection import Connection
 from .errors import (
     ConfigurationError,
-    QueueNotEmptyError,
     SerializationError,
     refusal,
 )
@@ -30,9 +29,9 @@ from .keys import QueueKeys
 from .limits import DEFAULT_LIMITS, Limits, check_count, check_job_name, check_size
 from .options import JobOptions, PreparedOptions, prepare
 from .processor import Decorator, Processor
-from .queue_getters import QueueGetters, checked_states
+from .queue_getters import QueueGetters
+from .queue_verbs import QueueVerbs, escaped
 from .scripts import NewRecord, Scripts
-from .states import KEY_OF_STATE, FinishedState, State
 
 if TYPE_CHECKING:
     from .queue_events import EndListener
@@ -42,9 +41,6 @@ __all__ = ["NewJob", "Queue", "find_queues"]
 
 R = TypeVar("R")
 
-# The most jobs that one step of a bulk verb looks at.
-_MOST_PER_STEP: Final = 1_000
-_MOST_PER_CLEAN: Final = 10_000
 # Fields of a record that a script fills from the extras.
 _LINKS: Final = {"parentKey": "parent_key", "parent": "parent"}
 
@@ -64,7 +60,7 @@ class NewJob:
     options: JobOptions = field(default_factory=lambda: JobOptions())
 
 
-class Queue(QueueGetters, JobSchedulers):
+class Queue(QueueVerbs, QueueGetters, JobSchedulers):
     """A queue by name. Making one costs nothing; the connection opens with the first call.
 
     One object serves any number of event loops, one after another or in several threads.
@@ -104,11 +100,6 @@ class Queue(QueueGetters, JobSchedulers):
         self._owns_connection = not isinstance(connection, Connection)
         self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Adder] = WeakKeyDictionary()
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, EndListener] = WeakKeyDictionary()
-
-    @property
-    def name(self) -> str:
-        """The name that producers and workers share."""
-        return self.keys.queue
 
     @property
     def prefix(self) -> str:
@@ -284,189 +275,7 @@ class Queue(QueueGetters, JobSchedulers):
         """
         return Decorator(self, name, timeout, {**options})
 
-    # Opening and closing
-
-    async def pause(self) -> None:
-        """Let no worker fetch from this queue until `resume`. Running jobs go on, jobs can be added."""
-        await self.scripts.pause("pause")
-
-    async def resume(self) -> None:
-        """Let workers fetch again."""
-        left = await self.scripts.pause("resume")
-        while left > 0:
-            left = await self.scripts.pause("continue")
-
-    # Limits
-
-    async def set_global_concurrency(self, concurrency: int) -> None:
-        """Let no more than so many jobs of this queue run at once, over all workers."""
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"queue {self.name!r}: concurrency must be a whole number, at least 1")
-        await self.connection.execute("HSET", self.keys.key("meta"), "concurrency", concurrency)
-
-    async def get_global_concurrency(self) -> int | None:
-        """Return how many jobs may run at once over all workers; None for any number."""
-        value = await self.connection.execute("HGET", self.keys.key("meta"), "concurrency")
-        return int(value) if value else None
-
-    async def remove_global_concurrency(self) -> None:
-        """Let any number of jobs run at once."""
-        await self.connection.execute("HDEL", self.keys.key("meta"), "concurrency")
-
-    async def is_maxed(self) -> bool:
-        """Whether as many jobs run as the global concurrency allows."""
-        most = await self.get_global_concurrency()
-        return most is not None and await self.connection.execute("LLEN", self.keys.key("active")) >= most
-
-    async def set_global_rate_limit(self, most: int, duration: Duration) -> None:
-        """Let no more than `most` jobs of this queue start per `duration`, over all workers."""
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(
-                f"queue {self.name!r}: the rate limit must be a whole number, at least 1"
-            )
-        window = milliseconds(duration, "rate limit duration")
-        await self.connection.execute("HSET", self.keys.key("meta"), "max", most, "duration", window)
-
-    async def get_global_rate_limit(self) -> tuple[int, float] | None:
-        """Return (jobs, seconds) of the rate limit over all workers; None where there is none."""
-        most, window = await self.connection.execute("HMGET", self.keys.key("meta"), "max", "duration")
-        return (int(most), int(window or 0) / 1000) if most else None
-
-    async def remove_global_rate_limit(self) -> None:
-        """Let jobs start at any rate."""
-        await self.connection.execute("HDEL", self.keys.key("meta"), "max", "duration")
-
-    async def rate_limit(self, duration: Duration) -> None:
-        """Let no job start for so long. Workers obey if they, or the queue, have any rate limit."""
-        window = milliseconds(duration, "rate limit duration")
-        if window:
-            await self.connection.execute("SET", self.keys.key("limiter"), MAX_SAFE_INTEGER, "PX", window)
-
-    async def get_rate_limit_ttl(self, most: int | None = None) -> float:
-        """Return for how many seconds the rate limit closes the queue; 0 when it does not."""
-        return max(await self.scripts.get_rate_limit_ttl(most), 0) / 1000
-
-    async def remove_rate_limit_key(self) -> None:
-        """Let jobs start at once, although the limit of this window is used up."""
-        await self.connection.execute("DEL", self.keys.key("limiter"))
-
-    # Removing, and moving many
-
-    async def remove(self, job_id: str, *, remove_children: bool = True) -> bool:
-        """Remove a job, and the jobs below it; False where a worker holds one of them, and nothing has changed.
-
-        Raises:
-            SchedulerJobError: It is the next run of a job scheduler.
-        """
-        return await self.scripts.remove_job(job_id, with_children=remove_children)
-
-    async def drain(self, *, delayed: bool = False) -> int:
-        """Remove all jobs that wait, and delayed ones if asked; return how many. Schedulers keep their next run.
-
-        It goes in steps of 1,000, so the queue can be used meanwhile.
-        """
-        removed = 0
-        for state in ("wait", "paused", "prioritized", *(("delayed",) if delayed else ())):
-            spared = 0
-            while True:
-                some, more_spared = await self.scripts.drain(state, spared, _MOST_PER_STEP)
-                removed += some
-                spared += more_spared
-                if some + more_spared == 0:
-                    break
-        return removed
-
-    async def clean(self, grace: Duration, limit: int = 0, state: State = "completed") -> list[str]:
-        """Remove jobs of a state that are older than `grace`; return their ids.
-
-        Args:
-            grace: How old they must be.
-            limit: About how many at most; 0 for all.
-            state: Which. Active ones go only if no worker holds them.
-        """
-        (checked,) = checked_states((state,))
-        if checked == "waiting-children":
-            raise ConfigurationError(
-                f"queue {self.name!r}: jobs that wait for children are not cleaned; remove them"
-            )
-        before_ms = self.clock.now_ms() - milliseconds(grace, "grace")
-        step = min(limit, _MOST_PER_CLEAN) if limit else _MOST_PER_CLEAN
-        removed: list[str] = []
-        while True:
-            some = await self.scripts.clean(KEY_OF_STATE[checked], before_ms, step)
-            removed += some
-            if len(some) < step or (limit and len(removed) >= limit):
-                return removed
-
-    async def obliterate(self, *, force: bool = False) -> None:
-        """Remove the queue and all it has. It is paused first, and goes in steps of 1,000 jobs.
-
-        Args:
-            force: Although jobs are running.
-
-        Raises:
-            QueueNotEmptyError: Jobs are running, and `force` was not given; the queue is paused.
-        """
-        await self.pause()
-        while True:
-            answer = await self.scripts.obliterate(_MOST_PER_STEP, force=force)
-            if answer == -2:
-                raise QueueNotEmptyError(
-                    f"queue {self.name!r} has jobs that are running; stop its workers, or obliterate(force=True)"
-                )
-            if answer == -1:
-                await self.pause()
-            elif answer == 0:
-                return
-
-    async def retry_jobs(self, state: FinishedState = "failed", *, count: int = 1000) -> int:
-        """Run all jobs of a finished state again, in steps of `count`; return how many. Priorities are forgotten."""
-        return await self._move_to_wait(state, count, self.clock.now_ms())
-
-    async def promote_jobs(self, *, count: int = 1000) -> int:
-        """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten."""
-        return await self._move_to_wait("delayed", count, 0)
-
-    async def _move_to_wait(self, state: State, count: int, until_ms: int) -> int:
-        _positive_count(count)
-        moved = 0
-        while True:
-            some = await self.scripts.move_jobs_to_wait(state, count, until_ms)
-            moved += some
-            if some < count:
-                return moved
-
-    async def remove_orphaned_jobs(self, count: int = 1000, limit: int | None = None) -> int:
-        """Remove records that no state knows, as a crash of another client may leave; return how many.
-
-        Args:
-            count: How many keys are looked at per step.
-            limit: About how many to remove at most.
-        """
-        removed, cursor = 0, "0"
-        while True:
-            cursor, keys = await self.connection.execute(
-                "SCAN", cursor, "MATCH", escaped(self.keys.base) + "*", "COUNT", count
-            )
-            candidates = orphan_candidates(self.keys.base, keys)
-            if candidates:
-                removed += await self.scripts.remove_orphaned_jobs(candidates)
-            if cursor == "0" or (limit is not None and removed >= limit):
-                return removed
-
-    async def trim_events(self, most: int) -> int:
-        """Keep about the newest `most` events; return how many were removed."""
-        trimmed: int = await self.connection.execute("XTRIM", self.keys.key("events"), "MAXLEN", "~", most)
-        return trimmed
-
-    async def get_deduplication_job_id(self, deduplication_id: str) -> str | None:
-        """Return the job that owns a deduplication id now."""
-        owner: str | None = await self.connection.execute("GET", self.keys.key(f"de:{deduplication_id}"))
-        return owner
-
-    async def remove_deduplication_key(self, deduplication_id: str) -> bool:
-        """Free a deduplication id, whoever owns it; False where nobody did."""
-        return await self.scripts.remove_deduplication_key(deduplication_id)
+    # Waiting and closing
 
     async def wait_for_end(
         self, job_id: str, timeout: float | None
@@ -534,54 +343,3 @@ async def find_queues(connection: str | Connection | None = None, prefix: str = 
 
 def _new_job(name: Any, data: Any = None, options: Any = None) -> NewJob:
     return NewJob(name, data, options or JobOptions())
-
-
-def escaped(text: str) -> str:
-    """Return text so that it stands for itself in a pattern of the server."""
-    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)
-
-
-# Suffixes of keys that are no jobs, and what hangs off a job's key.
-_NO_JOBS: Final = frozenset(
-    [
-        "active",
-        "wait",
-        "waiting-children",
-        "paused",
-        "id",
-        "delayed",
-        "prioritized",
-        "stalled-check",
-        "completed",
-        "failed",
-        "stalled",
-        "repeat",
-        "limiter",
-        "meta",
-        "events",
-        "pc",
-        "marker",
-        "de",
-        "dn",
-        "metrics",
-        "delay",
-        "priority",
-        "toril",
-    ]
-)
-_OF_JOBS: Final = frozenset(["logs", "dependencies", "processed", "failed", "unsuccessful", "lock"])
-
-
-def orphan_candidates(base: str, keys: Iterable[str]) -> list[str]:
-    """Return the ids of jobs that keys of a queue may belong to."""
-    ids: dict[str, None] = {}
-    for key in keys:
-        head, colon, tail = key[len(base) :].partition(":")
-        if head not in _NO_JOBS and (not colon or tail in _OF_JOBS):
-            ids[head] = None
-    return list(ids)
-
-
-def _positive_count(count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"count must be a whole number, at least 1; got {count!r}")

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from ..connection import Connection
 from ..keys import QueueKeys
-from ..queue import escaped
+from ..queue_verbs import escaped
 from .histories import Replay
 from .rules import Violation, violations
 from .view import PARTS, QUEUE_KEYS, STATE_KEYS, Entry, split_key
