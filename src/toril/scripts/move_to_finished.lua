@@ -39,6 +39,7 @@
 --- @include "includes/max_events"
 --- @include "includes/release_lock"
 --- @include "includes/finish_job"
+--- @include "includes/finish_together"
 --- @include "includes/fetch_jobs"
 
 local keys = {
@@ -50,24 +51,37 @@ local base, now_ms, want, points = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber
 local worker = { token = ARGV[4], lock_ms = ARGV[5], name = ARGV[6], limit_max = ARGV[7], limit_duration = ARGV[8] }
 local FIELDS = 9
 
-local codes, has_finished, is_trimmed = {}, false, false
+local settings = redis.call('HMGET', keys.meta, 'opts.maxLenEvents', 'concurrency')
+local is_trimmed = false
 
 -- Once a call, before its first event, and only if a job really ends: who is refused has changed nothing.
 local function trim_events()
   if not is_trimmed then
-    local max_len = max_events(keys.meta, redis.call('HGET', keys.meta, 'opts.maxLenEvents'))
-    redis.call('XTRIM', keys.events, 'MAXLEN', '~', max_len)
+    redis.call('XTRIM', keys.events, 'MAXLEN', '~', max_events(keys.meta, settings[1]))
     is_trimmed = true
   end
 end
 
+local jobs = {}
 for at = 10, #ARGV, FIELDS do
-  local code = finish_job(keys, base, now_ms, {
-    id = ARGV[at], token = ARGV[at + 1], target = ARGV[at + 2], value = ARGV[at + 3], stacktrace = ARGV[at + 4],
-    attempts = tonumber(ARGV[at + 5]),
+  local id = ARGV[at]
+  jobs[#jobs + 1] = {
+    id = id, key = base .. id, token = ARGV[at + 1], target = ARGV[at + 2], value = ARGV[at + 3],
+    stacktrace = ARGV[at + 4], attempts = tonumber(ARGV[at + 5]),
     keep = { count = tonumber(ARGV[at + 6]), age = tonumber(ARGV[at + 7]), limit = tonumber(ARGV[at + 8]) },
-  }, points, trim_events)
-  codes[#codes + 1] = code
+  }
+end
+
+-- Under a global concurrency each end may open the queue for what the next one finds.
+local codes = not settings[2] and #jobs > 1 and finish_together(keys, base, now_ms, jobs, points, trim_events)
+if not codes then
+  codes = {}
+  for i, job in ipairs(jobs) do
+    codes[i] = finish_job(keys, base, now_ms, job, points, trim_events)
+  end
+end
+local has_finished = false
+for _, code in ipairs(codes) do
   has_finished = has_finished or code == 0
 end
 

@@ -1,6 +1,6 @@
--- Counts a job that has ended, per minute, the newest minute at the left; minutes without any are zeros.
-local function collect_metrics(key, now_ms, points)
-  local before = redis.call('HINCRBY', key, 'count', 1) - 1
+-- Counts jobs that have ended, per minute, the newest minute at the left; minutes without any are zeros.
+local function collect_metrics(key, now_ms, points, count)
+  local before = redis.call('HINCRBY', key, 'count', count) - count
   local known = redis.call('HMGET', key, 'prevTS', 'prevCount')
   if not known[1] then
     redis.call('HSET', key, 'prevTS', now_ms, 'prevCount', 0)

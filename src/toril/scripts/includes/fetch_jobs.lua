@@ -2,7 +2,7 @@
 --- @include "includes/promote_due"
 --- @include "includes/limit_ttl"
 --- @include "includes/take_ids"
---- @include "includes/start_job"
+--- @include "includes/start_jobs"
 -- "Give me the next jobs", up to `want`: promotes what is due, obeys pause, rate limit and global
 -- concurrency, and starts what it takes. It leaves what single fetches, one after another until one
 -- comes back empty, would leave.
@@ -36,14 +36,7 @@ local function fetch_jobs(keys, base, now, worker, want)
       room = 1
     end
     local ids = take_ids(keys, room)
-    for _, id in ipairs(ids) do
-      local record = start_job(keys, base, now, worker, id, limit)
-      if record then
-        answer.jobs[#answer.jobs + 1] = id
-        answer.jobs[#answer.jobs + 1] = record
-        taken = taken + 1
-      end
-    end
+    taken = taken + start_jobs(keys, base, now, worker, ids, limit, answer.jobs)
     if #ids < room then
       redis.call('DEL', keys.pc)
       local first = redis.call('ZRANGE', keys.delayed, 0, 0, 'WITHSCORES')

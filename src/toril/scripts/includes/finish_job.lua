@@ -5,27 +5,27 @@
 --- @include "includes/tell_parent"
 --- @include "includes/evict_finished"
 --- @include "includes/collect_metrics"
+--- @include "includes/write_end"
+--- @include "includes/announce_end"
 -- Ends one active job as completed or failed. Checks come before the first write; the lock goes with
 -- the first write. Returns 0, or the refusal.
 --
--- `job` has id, token, target ('completed' | 'failed'), value (return value as JSON, or failed reason
+-- `job` has id, key, token, target ('completed' | 'failed'), value (return value as JSON, or failed reason
 -- as raw text), stacktrace (JSON, for failures), attempts, and keep {count, age, limit}.
 -- `points` is how many minutes of metrics are kept. `trim_events` is called before the first event.
 local function finish_job(keys, base, now_ms, job, points, trim_events)
-  local job_key = base .. job.id
-  local record = redis.pcall('HMGET', job_key, 'name', 'atm', 'parentKey', 'parent', 'deid')
-  -- Something else under the job's key is as good as nothing, and no reason to refuse the other ends.
-  if record.err or (not record[1] and redis.call('EXISTS', job_key) == 0) then
+  local record = redis.call('HMGET', job.key, 'name', 'atm', 'parentKey', 'parent', 'deid')
+  if not record[1] and redis.call('EXISTS', job.key) == 0 then
     return ERR_JOB_NOT_FOUND
   end
   local is_completed = job.target == 'completed'
-  if is_completed and redis.call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
-    if redis.call('SCARD', job_key .. ':dependencies') > 0 then
+  if is_completed and redis.call('EXISTS', job.key .. ':dependencies', job.key .. ':unsuccessful') > 0 then
+    if redis.call('SCARD', job.key .. ':dependencies') > 0 then
       return ERR_PENDING_CHILDREN
     end
     return ERR_FAILED_CHILDREN
   end
-  local code = release_lock(job_key, keys.stalled, job.id, job.token)
+  local code = release_lock(job.key, keys.stalled, job.id, job.token)
   if code < 0 then
     return code
   end
@@ -38,40 +38,23 @@ local function finish_job(keys, base, now_ms, job, points, trim_events)
     finish_dedup(base, job.id, dedup_id, tonumber(now_ms))
   end
   if parent_key then
-    tell_parent(job_key, parent_key, record[4], is_completed, job.value, tonumber(now_ms))
+    tell_parent(job.key, parent_key, record[4], is_completed, job.value, tonumber(now_ms))
   end
-  local made = (tonumber(record[2]) or 0) + 1
+  job.made = (tonumber(record[2]) or 0) + 1
 
   if job.keep.count == 0 then
-    delete_job(job_key)
+    delete_job(job.key)
     if parent_key then
-      detach(job_key, false, parent_key, base)
+      detach(job.key, false, parent_key, base)
     end
   else
-    if is_completed then
-      redis.call('HSET', job_key, 'atm', made, 'returnvalue', job.value, 'finishedOn', now_ms)
-    else
-      redis.call('HSET', job_key, 'atm', made, 'failedReason', job.value, 'stacktrace', job.stacktrace,
-        'finishedOn', now_ms)
-      redis.call('HDEL', job_key, 'defa')
-    end
+    write_end(job, now_ms)
     redis.call('ZADD', keys[job.target], now_ms, job.id)
     evict_finished(base, keys[job.target], tonumber(now_ms), job.keep)
   end
-
-  if is_completed then
-    redis.call('XADD', keys.events, '*', 'event', 'completed', 'jobId', job.id, 'returnvalue', job.value,
-      'prev', 'active')
-  else
-    redis.call('XADD', keys.events, '*', 'event', 'failed', 'jobId', job.id, 'failedReason', job.value,
-      'prev', 'active')
-    if made >= job.attempts then
-      redis.call('XADD', keys.events, '*', 'event', 'retries-exhausted', 'jobId', job.id, 'attemptsMade', made)
-    end
-  end
+  announce_end(keys.events, job)
   if points > 0 then
-    -- A spoilt counter is no reason to lose an end that has been written.
-    pcall(function() collect_metrics(base .. 'metrics:' .. job.target, now_ms, points) end)
+    collect_metrics(base .. 'metrics:' .. job.target, now_ms, points, 1)
   end
   return 0
 end
