@@ -110,7 +110,7 @@ $(BENCHED): | $(BIN)/python
 	@touch $@
 
 interop/node_modules/.package-lock.json: interop/package-lock.json
-	@echo 'Installing BullMQ for Node.js ...'
+	@echo 'Installing BullMQ and bull-board for Node.js ...'
 	@# Not `npm ci`: it wants the native parts for all platforms in the lock file, and not every registry has them.
 	@npm install --no-save --prefix interop --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -1,118 +1,23 @@
 """The product's main path as people walk it: in two browsers, from signing in to a confirmed shift.
 
-Chromium and its driver come from the system (Debian: `chromium`, `chromium-driver`). Set SCREENSHOTS to a
-directory to keep the pictures; those in `docs/images` are made so.
+Set SCREENSHOTS to a directory to keep the pictures; those in `docs/images` are made so.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.testing import Running, running
+from tests.browser import Browser, browser, needs_browser
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: make test installs it")
-
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None,
-        reason="no Chromium with its driver: apt-get install chromium chromium-driver",
-    ),
-    pytest.mark.xdist_group("dev-browser"),
-]
-
-
-class Browser:
-    """One person's browser."""
-
-    def __init__(self, driver: Chrome, pictures: Path) -> None:
-        self.driver = driver
-        self._pictures = pictures
-
-    def find(self, selector: str, text: str = "", seconds: float = 20) -> WebElement:
-        """Wait for an element that contains a text; the page may bring it by itself."""
-
-        what = f"{selector} with {text!r} at {self.driver.current_url}"
-        waiting = WebDriverWait(self.driver, seconds, 0.05)
-        found = waiting.until(lambda _: self._look(selector, text), f"no {what}")
-        assert found is not None
-        return found
-
-    def wait_until_gone(self, selector: str, text: str, seconds: float = 20) -> None:
-        waiting = WebDriverWait(self.driver, seconds, 0.05)
-        waiting.until(lambda _: self._look(selector, text) is None, f"still {selector} with {text!r}")
-
-    def _look(self, selector: str, text: str) -> WebElement | None:
-        # In one step: the live parts of a page are replaced, and what was found may be gone when it is asked.
-        found = self.driver.execute_script(
-            "return [...document.querySelectorAll(arguments[0])]"
-            ".find(e => e.checkVisibility() && e.innerText.includes(arguments[1]))",
-            selector,
-            text,
-        )
-        return found if isinstance(found, WebElement) else None
-
-    def click(self, selector: str, text: str = "") -> None:
-        self.find(selector, text).click()
-
-    def type(self, selector: str, text: str) -> None:
-        self.find(selector).send_keys(text)
-
-    def picture(self, name: str) -> None:
-        """Keep what the window shows."""
-        # Wherever the last click left the pointer, no button is to look pressed or focused.
-        self.driver.execute_script("document.activeElement?.blur(); window.scrollTo(0, 0)")
-        self.driver.save_screenshot(str(self._pictures / f"{name}.png"))
-
-    def complaints(self) -> list[str]:
-        """What the console holds against the pages, such as a breach of their security policy."""
-        log: list[dict[str, str]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
-
-
-@contextmanager
-def browser(profile: Path, pictures: Path) -> Generator[Browser]:
-    options = ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--force-device-scale-factor=1",
-        "--hide-scrollbars",
-        "--lang=en-CA",
-        "--window-size=1240,860",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options, ChromeService(DRIVER))
-    try:
-        driver.set_page_load_timeout(30)
-        yield Browser(driver, pictures)
-    finally:
-        driver.quit()
+pytestmark = [needs_browser, pytest.mark.xdist_group("dev-browser")]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ __all__ = [
     "NodeFlows",
     "NodeQueue",
     "NodeWorker",
+    "server_options",
     "why_no_node",
 ]
 
@@ -50,6 +51,14 @@ def why_no_node() -> str | None:
     if not (INTEROP / "node_modules" / "bullmq").is_dir():
         return "the reference client is not installed: npm ci --prefix interop"
     return None
+
+
+def server_options(url: str) -> dict[str, Json]:
+    """A server's address as the reference client takes it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return {"path": parts.path}
+    return {"host": parts.hostname, "port": parts.port}
 
 
 class NodeError(Exception):
@@ -101,11 +110,7 @@ class Node:
             ["node", str(INTEROP / "driver.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         threading.Thread(target=self._read, name="node-driver", daemon=True).start()
-        parts = urlsplit(url)
-        where = (
-            {"path": parts.path} if parts.scheme == "unix" else {"host": parts.hostname, "port": parts.port}
-        )
-        self.do("connect", options=where)
+        self.do("connect", options=server_options(url))
 
     # --- speaking ---
 
