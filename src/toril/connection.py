@@ -21,8 +21,6 @@ from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError as RedisAuthenticationError,
 )
@@ -31,18 +29,18 @@ from redis.exceptions import (
     BusyLoadingError,
     NoPermissionError,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 
+from ._topology import Credentials, Place, make_async, make_sync
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
     AuthenticationError,
-    ConfigurationError,
     ConnectionLostError,
     ScriptForgottenError,
     ServerRefusedError,
@@ -51,15 +49,15 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from ._cluster import Router
     from .embedded import EmbeddedLease
 
-__all__ = ["DEFAULT_URL", "Connection", "Lane"]
+__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "Connection", "Lane"]
 
 DEFAULT_URL: Final = "redis://localhost:6379"
-_SCHEMES: Final = ("redis", "rediss", "unix", "embedded")
 _CONNECT_TIMEOUT: Final = 5.0
 # Scripts answer in milliseconds. A server that is silent for this long is taken for dead.
-_CALL_TIMEOUT: Final = 15.0
+CALL_TIMEOUT: Final = 15.0
 # Calls that are made at once beyond this number wait for a free connection.
 _MOST_LANES: Final = 32
 # A connection that has been idle for so long is looked at before it is used: the server may have gone.
@@ -74,20 +72,25 @@ class Connection:
     """A server, by its URL; opened when it is first used, on whatever event loop that is.
 
     Args:
-        url: `redis://`, `rediss://` (TLS), `unix://`, or `embedded://`; without it `TORIL_URL`, else
-            `redis://localhost:6379`.
+        url: `redis://`, `unix://`, `embedded://`, `redis+sentinel://h1,h2/service/0` or `redis+cluster://h1,h2`;
+            with `rediss` for `redis`, by TLS. Without it `TORIL_URL`, else `redis://localhost:6379`.
+        credentials: Returns (user name, password), in place of those in the URL. It is asked whenever a connection
+            is opened, from any thread, so that passwords can be rotated.
 
     Raises:
-        ConfigurationError: The URL is none of these.
+        ConfigurationError: The URL is none of these, or asks for TLS that verifies nothing.
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, credentials: Credentials | None = None) -> None:
         self._url = url or os.environ.get("TORIL_URL") or DEFAULT_URL
-        scheme = urlsplit(self._url).scheme
-        if scheme not in _SCHEMES:
-            raise ConfigurationError(
-                f"cannot connect to {safe_url(self._url)!r}: a URL begins with "
-                f"{', '.join(f'{known}://' for known in _SCHEMES)}"
+        self._credentials = credentials
+        self._place = Place.of(self._url, safe_url(self._url))
+        self._router: Router | None = None
+        if self._place.kind == "cluster":
+            from ._cluster import Router
+
+            self._router = Router(
+                self._place, lambda node: Connection(node, credentials=credentials), self.safe_url
             )
         self.clock: ServerClock = ServerClock()
         """The server's time; exact once the connection has been used."""
@@ -121,6 +124,8 @@ class Connection:
             AuthenticationError: The server refused the user, the password or the command.
             ServerRefusedError: The server answered with an error.
         """
+        if self._router is not None:
+            return await self._router.execute(args)
         clients = self._of_loop()
         lane = await self._take(clients)
         try:
@@ -134,6 +139,8 @@ class Connection:
         Raises:
             As `execute`; of several errors, the first.
         """
+        if self._router is not None:
+            return await self._router.execute_all(commands)
         clients = self._of_loop()
         lane = await self._take(clients)
         try:
@@ -146,6 +153,8 @@ class Connection:
 
         It is to be given back with `give_back`.
         """
+        if self._router is not None:
+            return None
         clients = self._of_loop()
         if clients.idle and clients.idle[-1].is_fresh and clients.take_now():
             return clients.idle.pop()
@@ -161,18 +170,35 @@ class Connection:
         Args:
             name: What the server calls it, see CLIENT SETNAME. A name that it refuses is done without.
         """
+        if self._router is not None:
+            return self._router.lane(name)
         pool: Any = self._of_loop().client.connection_pool
         return Lane(self, pool.make_connection(), name)
 
     @property
     def client(self) -> redis.asyncio.Redis:
-        """The client of the running event loop, for reading. It decodes answers to text."""
+        """The client of the running event loop, for reading. It decodes answers to text. A cluster has none."""
         return self._of_loop().client
 
-    def sync_client(self) -> redis.Redis:
-        """Return a new blocking client, for a thread that must not depend on an event loop."""
-        url = self._real_url()
-        return redis.Redis.from_url(url, **_settings(url, Retry(NoBackoff(), 0)))  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownArgumentType]
+    async def nodes(self) -> list[Connection]:
+        """Return a connection to each primary: of a cluster several, else this one itself."""
+        return [self] if self._router is None else await self._router.nodes()
+
+    def sync_client(self, key: str = "") -> redis.Redis:
+        """Return a new blocking client, for a thread that must not depend on an event loop.
+
+        Args:
+            key: What it will be asked for; on a cluster, that says which node it is for.
+        """
+        if self._router is not None:
+            return self._router.sync_client(key)
+        place = self._real_place()
+        return make_sync(place, _settings(place.url), self._credentials)
+
+    def suspect(self) -> None:
+        """Look anew where things are: a client that `sync_client` has made met a fault."""
+        if self._router is not None:
+            self._router.suspect()
 
     async def learn_time(self) -> None:
         """Measure the offset to the server's clock, once per event loop.
@@ -189,6 +215,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close what this event loop has opened. Safe to call twice."""
+        if self._router is not None:
+            await self._router.close()
         clients = self._clients.pop(asyncio.get_running_loop(), None)
         if clients is not None:
             clients.is_closed = True
@@ -212,7 +240,7 @@ class Connection:
             await clients.take()
         except TimeoutError as error:
             raise ServerUnreachableError(
-                f"{self.safe_url}: all {_MOST_LANES} connections have been busy for {_CALL_TIMEOUT:g} s"
+                f"{self.safe_url}: all {_MOST_LANES} connections have been busy for {CALL_TIMEOUT:g} s"
             ) from error
         return clients.idle.pop() if clients.idle else self.lane()
 
@@ -227,22 +255,21 @@ class Connection:
         loop = asyncio.get_running_loop()
         clients = self._clients.get(loop)
         if clients is None:
-            # Redis.from_url reads the options that a URL may carry, such as the database or certificates.
-            url = self._real_url()
-            client = redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-                url, **_settings(url, AsyncRetry(NoBackoff(), 0))
+            # The client reads the options that a URL may carry, such as the database or certificates.
+            place = self._real_place()
+            clients = self._clients[loop] = _LoopClients(
+                make_async(place, _settings(place.url), self._credentials)
             )
-            clients = self._clients[loop] = _LoopClients(client)
         return clients
 
-    def _real_url(self) -> str:
+    def _real_place(self) -> Place:
         if not self._url.startswith("embedded:"):
-            return self._url
+            return self._place
         if self._lease is None:
             from .embedded import acquire
 
             self._lease = acquire(self._url)
-        return self._lease.url
+        return self._place.at(self._lease.url)
 
 
 class _LoopClients:
@@ -276,7 +303,7 @@ class _LoopClients:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(_CALL_TIMEOUT):
+            async with asyncio.timeout(CALL_TIMEOUT):
                 await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
@@ -320,7 +347,7 @@ class Lane:
         """Whether there is a socket that has been in use until just now."""
         return self.is_open and time.monotonic() - self._used < _FRESH_FOR
 
-    async def execute(self, *args: Any, timeout: float = _CALL_TIMEOUT) -> Any:
+    async def execute(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Any:
         """Send one command and wait for its answer.
 
         Args:
@@ -334,12 +361,12 @@ class Lane:
         return answer
 
     async def execute_all(
-        self, commands: Sequence[tuple[Any, ...]], *, timeout: float = _CALL_TIMEOUT
+        self, commands: Sequence[tuple[Any, ...]], *, timeout: float = CALL_TIMEOUT
     ) -> list[Any]:
         """Send several commands at once; see `Connection.execute_all`."""
         return await self._call(b"".join(map(pack, commands)), len(commands), timeout)
 
-    def send(self, data: bytes, wanted: int, done: Done, timeout: float = _CALL_TIMEOUT) -> None:
+    def send(self, data: bytes, wanted: int, done: Done, timeout: float = CALL_TIMEOUT) -> None:
         """Send packed commands over a lane that is open, behind what was sent before.
 
         `done` gets the answers, or an error of toril's.
@@ -354,7 +381,12 @@ class Lane:
                 return
             for answer in outcome:
                 if isinstance(answer, RedisError):
-                    done(explain(answer, self._owner.safe_url))
+                    if isinstance(answer, ReadOnlyError):
+                        # The primary that we knew is a replica now; whoever opens anew finds the new one.
+                        wire.abort()
+                    error = explain(answer, self._owner.safe_url)
+                    error.__cause__ = answer
+                    done(error)
                     return
             done(outcome)
 
@@ -477,7 +509,7 @@ def safe_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else "(not a URL)"
 
 
-def _settings(url: str, retry: Any) -> dict[str, Any]:
+def _settings(url: str) -> dict[str, Any]:
     # A Unix socket has nothing to keep alive, and its class of connection refuses the option.
     keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return {
@@ -487,10 +519,9 @@ def _settings(url: str, retry: Any) -> dict[str, Any]:
         "encoding_errors": "replace",
         # Answers of the two protocol versions differ in type.
         "protocol": 2,
-        # What may be tried again depends on the script, so nothing is behind our back.
-        "retry": retry,
+        # What may be tried again depends on the script, so nothing is behind our back; nor has the client retries.
         "retry_on_error": [],
         "socket_connect_timeout": _CONNECT_TIMEOUT,
-        "socket_timeout": _CALL_TIMEOUT,
+        "socket_timeout": CALL_TIMEOUT,
         "health_check_interval": 0,
     }

@@ -325,16 +325,17 @@ async def find_queues(connection: str | Connection | None = None, prefix: str = 
     """Return the names of the queues under a prefix, sorted. It scans the server's keys in small steps."""
     server = Connection.of(connection)
     names: set[str] = set()
-    cursor: str | int = 0
     try:
-        while True:
-            cursor, keys = await server.execute(
-                "SCAN", cursor, "MATCH", f"{escaped(prefix)}:*:meta", "COUNT", 500, "TYPE", "hash"
-            )
-            found = (key[len(prefix) + 1 : -len(":meta")] for key in cast("list[str]", keys))
-            names.update(name for name in found if ":" not in name)
-            if int(cursor) == 0:
-                break
+        for node in await server.nodes():
+            cursor: str | int = 0
+            while True:
+                cursor, keys = await node.execute(
+                    "SCAN", cursor, "MATCH", f"{escaped(prefix)}:*:meta", "COUNT", 500, "TYPE", "hash"
+                )
+                found = (key[len(prefix) + 1 : -len(":meta")] for key in cast("list[str]", keys))
+                names.update(name for name in found if ":" not in name)
+                if int(cursor) == 0:
+                    break
     finally:
         if server is not connection:
             await server.close()

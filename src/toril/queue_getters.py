@@ -188,7 +188,7 @@ class QueueGetters:
     async def get_workers(self) -> list[dict[str, str]]:
         """Return the connections of this queue's workers, Node's among them, as CLIENT LIST shows them."""
         wanted = client_name(self.keys)
-        listed: str = await self.connection.execute("CLIENT", "LIST")
+        listed = "".join([await node.execute("CLIENT", "LIST") for node in await self.connection.nodes()])
         clients = [
             {name: value for name, _, value in (field.partition("=") for field in line.split(" "))}
             for line in listed.splitlines()

@@ -61,7 +61,7 @@ class Heartbeat(threading.Thread):
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._client = connection.sync_client()
+        self._client = connection.sync_client(keys.base)
         self._over = threading.Event()
         self._patience = Patience(f"queue {keys.queue!r}: renewing locks")
         self._time_learnt = time.monotonic()
@@ -85,7 +85,7 @@ class Heartbeat(threading.Thread):
                 self._learn_time()
             except RedisError as error:
                 wait = self._patience.failed(explain(error, self._connection.safe_url))
-                self._client.connection_pool.disconnect()
+                self._renew_client()
             except Exception as error:
                 if self._loop.is_closed():
                     # The worker has ended without us.
@@ -117,6 +117,12 @@ class Heartbeat(threading.Thread):
         lost = [claim for claim in due if claim.job.id in gone and not claim.is_ending]
         if lost:
             self._loop.call_soon_threadsafe(self._lost, lost)
+
+    def _renew_client(self) -> None:
+        """Begin anew: the server may be another now."""
+        self._client.close()
+        self._connection.suspect()
+        self._client = self._connection.sync_client(self._keys.base)
 
     def _run(self, name: str, suffixes: tuple[str, ...], *args: Any) -> Any:
         script = load(name)

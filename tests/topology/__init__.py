@@ -1,0 +1,1 @@
+"""Sentinel, Cluster, TLS and users with few rights, on real servers on the loopback interface."""
