@@ -14,8 +14,9 @@
 -- as raw text), stacktrace (JSON, for failures), attempts, and keep {count, age, limit}.
 -- `points` is how many minutes of metrics are kept. `trim_events` is called before the first event.
 local function finish_job(keys, base, now_ms, job, points, trim_events)
-  local record = redis.call('HMGET', job.key, 'name', 'atm', 'parentKey', 'parent', 'deid')
-  if not record[1] and redis.call('EXISTS', job.key) == 0 then
+  local record = redis.pcall('HMGET', job.key, 'name', 'atm', 'parentKey', 'parent', 'deid')
+  -- Something else under the job's key is as good as nothing, and no reason to refuse the other ends.
+  if record.err or (not record[1] and redis.call('EXISTS', job.key) == 0) then
     return ERR_JOB_NOT_FOUND
   end
   local is_completed = job.target == 'completed'
@@ -54,7 +55,8 @@ local function finish_job(keys, base, now_ms, job, points, trim_events)
   end
   announce_end(keys.events, job)
   if points > 0 then
-    collect_metrics(base .. 'metrics:' .. job.target, now_ms, points, 1)
+    -- A spoilt counter is no reason to lose an end that has been written.
+    pcall(function() collect_metrics(base .. 'metrics:' .. job.target, now_ms, points, 1) end)
   end
   return 0
 end

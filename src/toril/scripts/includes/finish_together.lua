@@ -9,7 +9,7 @@
 local function finish_together(keys, base, now_ms, jobs, points, trim_events)
   local ids, locks, children, is_ours = {}, {}, {}, {}
   for i, job in ipairs(jobs) do
-    local record = redis.call('HMGET', job.key, 'name', 'atm', 'parentKey', 'deid')
+    local record = redis.pcall('HMGET', job.key, 'name', 'atm', 'parentKey', 'deid')
     if not record[1] or record[3] or record[4] or is_ours[job.id] or job.token == '0' then
       return nil
     end
@@ -76,7 +76,8 @@ local function finish_together(keys, base, now_ms, jobs, points, trim_events)
   if points > 0 then
     for target, count in pairs(counts) do
       if count > 0 then
-        collect_metrics(base .. 'metrics:' .. target, now_ms, points, count)
+        -- A spoilt counter is no reason to lose ends that have been written.
+        pcall(function() collect_metrics(base .. 'metrics:' .. target, now_ms, points, count) end)
       end
     end
   end

@@ -1,10 +1,12 @@
+--- @include "includes/count_start"
 -- Turns taken ids into running jobs: locked, stamped, counted. Appends id and record, as it was before, of each
--- to `jobs`; an id without a record is dropped, since there is nothing to run. Returns how many it started.
+-- to `jobs`; an id without a record is dropped, since there is nothing to run. So is one whose key holds something
+-- else: an error here would lose every id that this call has taken. Returns how many it started.
 local function start_jobs(keys, base, now_ms, worker, ids, limit, jobs)
   local started = {}
   for _, job_id in ipairs(ids) do
     local job_key = base .. job_id
-    local record = redis.call('HGETALL', job_key)
+    local record = redis.pcall('HGETALL', job_key)
     if #record > 0 then
       local starts, deferred = 1, false
       for i = 1, #record, 2 do
@@ -14,7 +16,7 @@ local function start_jobs(keys, base, now_ms, worker, ids, limit, jobs)
           deferred = true
         end
       end
-      if limit.max and not deferred and redis.call('INCR', keys.limiter) == 1 then
+      if limit.max and not deferred and count_start(keys.limiter) == 1 then
         redis.call('PEXPIRE', keys.limiter, string.format('%.0f', math.floor(math.abs(limit.duration))))
       end
       if worker.token ~= '0' then
