@@ -8,7 +8,9 @@
 // classes are used, and a worker's `backend` for the one move that has no public method, the stalled check.
 
 import { createInterface } from 'node:readline';
-import { DelayedError, FlowProducer, Job, Queue, QueueEvents, UnrecoverableError, Worker } from 'bullmq';
+import {
+  DelayedError, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker,
+} from 'bullmq';
 // The parser that comes with the reference client.
 import { CronExpressionParser } from 'cron-parser';
 
@@ -187,6 +189,14 @@ const COMMANDS = {
     tellEvents(events, handle);
     objects.set(handle, events);
     await events.waitUntilReady();
+  },
+
+  /** Publishes events of one's own. */
+  producer: async ({ handle, name, options }) => {
+    const producer = new QueueEventsProducer(name, { connection, ...options });
+    producer.on('error', () => {});
+    objects.set(handle, producer);
+    await producer.waitUntilReady();
   },
 
   /** Any method of a queue, worker or listener. */

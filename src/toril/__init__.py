@@ -39,14 +39,16 @@ from .errors import (
     WaitingError,
 )
 from .flow_producer import Flow, FlowJob, FlowProducer
-from .job import Dependencies, DependencyCounts, Job
+from .job import Job
+from .job_children import Dependencies, DependenciesPage, DependencyCounts
 from .job_scheduler import JobScheduler
 from .limits import Limits
 from .options import Deduplication, JobOptions, KeepJobs, Parent
 from .processor import Processor
 from .queue import NewJob, Queue, find_queues
 from .queue_events import Event, QueueEvents
-from .queue_getters import JobLogs, Metrics
+from .queue_events_producer import QueueEventsProducer
+from .queue_getters import DependenciesRange, JobLogs, Metrics
 from .states import State
 from .sync import SyncJob, SyncQueue
 from .worker import Worker
@@ -63,6 +65,8 @@ __all__ = [
     "Deduplication",
     "DelayedError",
     "Dependencies",
+    "DependenciesPage",
+    "DependenciesRange",
     "DependencyCounts",
     "Event",
     "Exponential",
@@ -90,6 +94,7 @@ __all__ = [
     "Processor",
     "Queue",
     "QueueEvents",
+    "QueueEventsProducer",
     "QueueNotEmptyError",
     "RateLimitError",
     "SchedulerJobError",

@@ -8,21 +8,21 @@ writes is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads
 from .errors import ConfigurationError, JobFailedError, SerializationError, refusal
+from .job_children import JobChildren
 from .limits import check_size
-from .options import KeepRule, StoredOptions, prepare
+from .options import KeepRule, Parent, StoredOptions, expanded, prepare
 from .scripts import Fetch, FinishedJob
 from .states import FinishedState, State
 
 if TYPE_CHECKING:
     from .queue import Queue
 
-__all__ = ["Dependencies", "DependencyCounts", "Job"]
+__all__ = ["Job"]
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -33,34 +33,7 @@ else:
     R_co = TypeVar("R_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Dependencies:
-    """The children of a job, by their full keys.
-
-    Attributes:
-        processed: What those that completed have returned.
-        unprocessed: Those that have not ended.
-        ignored: Why those failed whose failure was ignored.
-        failed: Those whose failure fails the parent.
-    """
-
-    processed: dict[str, Any]
-    unprocessed: list[str]
-    ignored: dict[str, str]
-    failed: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class DependencyCounts:
-    """How many children a job has, by how they stand; as `Dependencies`."""
-
-    processed: int
-    unprocessed: int
-    ignored: int
-    failed: int
-
-
-class Job(Generic[R_co]):
+class Job(JobChildren, Generic[R_co]):
     """A unit of work. `R_co` is what its processor returns.
 
     Attributes:
@@ -185,6 +158,19 @@ class Job(Generic[R_co]):
         """The key of the job that waits for this one."""
         return self._record.get("parentKey")
 
+    @property
+    def parent(self) -> Parent | None:
+        """The job that waits for this one, by its id and its queue."""
+        if self.parent_key is None:
+            return None
+        queue, _, parent_id = self.parent_key.rpartition(":")
+        return Parent(parent_id, queue)
+
+    @property
+    def deduplication_id(self) -> str | None:
+        """What it has in common with the jobs that it stands for."""
+        return self._record.get("deid")
+
     # What it leaves behind
 
     @property
@@ -223,7 +209,48 @@ class Job(Generic[R_co]):
             return []
         return list(map(str, rows)) if isinstance(rows, list) else []  # pyright: ignore[reportUnknownArgumentType]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all that is known of it, under the names that BullMQ's `toJSON` gives it; for logs and web APIs.
+
+        Raises:
+            SerializationError: A stored text is not JSON.
+        """
+        record = {
+            "id": self.id,
+            "name": self.name,
+            "data": self.data,
+            "opts": expanded(self.options.raw),
+            "progress": self.progress,
+            "returnvalue": self.return_value_json and loads(self.return_value_json),
+            "stacktrace": self.stacktrace,
+            "delay": self.delay,
+            "priority": self.priority,
+            "attemptsStarted": self.attempts_started,
+            "attemptsMade": self.attempts_made,
+            "stalledCounter": self.stalled_counter,
+            "timestamp": self.timestamp,
+            "queueQualifiedName": self.queue.qualified_name,
+        }
+        parent = self._record.get("parent")
+        later = {
+            "failedReason": self.failed_reason,
+            "deferredFailure": self.deferred_failure,
+            "finishedOn": self.finished_on,
+            "processedOn": self.processed_on,
+            "processedBy": self.processed_by,
+            "repeatJobKey": self.scheduler_id,
+            "deduplicationId": self.deduplication_id,
+            "parentKey": self.parent_key,
+            "parent": None if parent is None else loads(parent, f"job {self.id!r}: parent"),
+        }
+        return record | {name: value for name, value in later.items() if value is not None}
+
     # Asking and telling
+
+    @staticmethod
+    async def from_id(queue: Queue, job_id: str) -> Job[Any] | None:
+        """Return a job of a queue, or None where there is none of this id; as `Queue.get_job`."""
+        return await queue.get_job(job_id)
 
     async def refresh(self) -> None:
         """Read the record again.
@@ -410,74 +437,6 @@ class Job(Generic[R_co]):
         dedup_id = self._record.get("deid")
         return dedup_id is not None and await self.queue.scripts.remove_deduplication_key(dedup_id, self.id)
 
-    # Parents and children
-
-    async def get_children_values(self) -> dict[str, Any]:
-        """Return what the children that completed have returned, by their full keys."""
-        values = await self._children("HGETALL", "processed")
-        return {key: loads(value, f"job {key!r}: return value") for key, value in values.items()}
-
-    async def get_ignored_children_failures(self) -> dict[str, str]:
-        """Return why children failed whose failure was ignored, or let this job continue, by their full keys."""
-        return await self._children("HGETALL", "failed")
-
-    async def get_failed_children(self) -> list[str]:
-        """Return the full keys of the children whose failure fails this job."""
-        key = self.queue.keys.job(self.id) + ":unsuccessful"
-        keys: list[str] = await self.queue.connection.execute("ZRANGE", key, 0, -1)
-        return keys
-
-    async def get_dependencies(self) -> Dependencies:
-        """Return the children, by how they stand, all at one moment."""
-        key = self.queue.keys.job(self.id)
-        commands = [
-            ("HGETALL", f"{key}:processed"),
-            ("SMEMBERS", f"{key}:dependencies"),
-            ("HGETALL", f"{key}:failed"),
-            ("ZRANGE", f"{key}:unsuccessful", 0, -1),
-        ]
-        *_, (processed, pending, ignored, failed) = await self.queue.connection.execute_all(
-            [("MULTI",), *commands, ("EXEC",)]
-        )
-        values = {
-            name: loads(value, f"job {name!r}: return value") for name, value in _pairs(processed).items()
-        }
-        return Dependencies(values, sorted(pending), _pairs(ignored), failed)
-
-    async def get_dependencies_count(self) -> DependencyCounts:
-        """Return how many children there are, by how they stand."""
-        key = self.queue.keys.job(self.id)
-        commands = [
-            ("HLEN", f"{key}:processed"),
-            ("SCARD", f"{key}:dependencies"),
-            ("HLEN", f"{key}:failed"),
-            ("ZCARD", f"{key}:unsuccessful"),
-        ]
-        *_, counts = await self.queue.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
-        return DependencyCounts(*counts)
-
-    async def remove_unprocessed_children(self) -> None:
-        """Remove the children that have neither ended nor begun."""
-        await self.queue.scripts.remove_unprocessed_children(self.id)
-
-    async def remove_child_dependency(self) -> bool:
-        """Cut this job from its parent, which no longer waits for it; False where it had none.
-
-        Raises:
-            JobNotFoundError, ParentNotFoundError: One of them is gone.
-        """
-        if self.parent_key is None:
-            return False
-        is_cut = await self.queue.scripts.remove_child_dependency(self.id, self.parent_key)
-        if is_cut:
-            for field in ("parentKey", "parent"):
-                self._record.pop(field, None)
-        return is_cut
-
-    async def _children(self, command: str, suffix: str) -> dict[str, str]:
-        key = f"{self.queue.keys.job(self.id)}:{suffix}"
-        return _pairs(await self.queue.connection.execute(command, key))
-
     # Moves of a worker that fetches by hand; see `Worker.get_next_job`
 
     @property
@@ -566,11 +525,6 @@ class Job(Generic[R_co]):
 
     def _typed(self, value: Any) -> Any:
         return value if self._return is None or value is None else self._return(value)
-
-
-def _pairs(flat: list[str]) -> dict[str, str]:
-    fields = iter(flat)
-    return dict(zip(fields, fields, strict=True))
 
 
 _UNREAD: Any = object()

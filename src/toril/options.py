@@ -30,6 +30,7 @@ __all__ = [
     "Parent",
     "PreparedOptions",
     "StoredOptions",
+    "expanded",
     "prepare",
 ]
 
@@ -424,6 +425,29 @@ def _parse(text: str) -> StoredOptions:
         stack_trace_limit=_count(fields.get("stackTraceLimit")),
         keep_logs=_count(fields.get("kl", fields.get("keepLogs"))),
     )
+
+
+_LONG_NAMES: Final = {
+    "de": "deduplication",
+    "fpof": "failParentOnFailure",
+    "cpof": "continueParentOnFailure",
+    "idof": "ignoreDependencyOnFailure",
+    "rdof": "removeDependencyOnFailure",
+    "kl": "keepLogs",
+}
+
+
+def expanded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored options under the names by which BullMQ's users know them."""
+    named = {_LONG_NAMES.get(name, name): value for name, value in raw.items()}
+    telemetry = {
+        long: named.pop(name) for name, long in (("tm", "metadata"), ("omc", "omitContext")) if name in named
+    }
+    if telemetry:
+        named["telemetry"] = telemetry
+    if isinstance(named.get("backoff"), (int, float)):
+        named["backoff"] = {"type": "fixed", "delay": named["backoff"]}
+    return {**named, "attempts": named.get("attempts", 0)}
 
 
 def keep_rule(stored: object) -> KeepRule | None:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from .backoff import Duration, milliseconds
 from .codec import loads
 from .connection import Connection, Lane
 from .errors import (
     AuthenticationError,
+    ConfigurationError,
     ConnectionLostError,
     JobNotFoundError,
     ServerRefusedError,
@@ -93,6 +95,10 @@ class QueueEvents:
         prefix: As for `Queue`.
         last_event_id: Where to begin: events after this one; `0` begins with the oldest that is kept.
             Without it, with what happens once `async with` has been entered.
+        blocking_timeout: The longest that one reading waits for an event.
+
+    Raises:
+        ConfigurationError: The name, the prefix, the URL or the time cannot be.
     """
 
     def __init__(
@@ -102,10 +108,15 @@ class QueueEvents:
         connection: str | Connection | None = None,
         prefix: str = "bull",
         last_event_id: str | None = None,
+        blocking_timeout: Duration = _BLOCK_MS / 1000,
     ) -> None:
         self.keys: QueueKeys = QueueKeys(prefix, queue)
         self.connection: Connection = Connection.of(connection)
         self.last_event_id: str | None = last_event_id
+        self._block_ms = milliseconds(blocking_timeout, f"events of queue {queue!r}: blocking_timeout")
+        if self._block_ms < 1:
+            # Redis takes 0 for "as long as it takes", and a dead connection would never be noticed.
+            raise ConfigurationError(f"events of queue {queue!r}: blocking_timeout must be positive")
         self._owns_connection = not isinstance(connection, Connection)
         self._lane: Lane | None = None
         self._is_closed = False
@@ -122,8 +133,10 @@ class QueueEvents:
             newest = await self._lane.execute("XREVRANGE", self.keys.key("events"), "+", "-", "COUNT", 1)
             self.last_event_id = newest[0][0] if newest else "0-0"
 
-    async def read(self, block_ms: int = _BLOCK_MS) -> list[Event]:
-        """Return the next events, after waiting for them for at most `block_ms`. May be empty.
+    async def read(self, block_ms: int | None = None) -> list[Event]:
+        """Return the next events, after waiting for them for at most `block_ms`; without it `blocking_timeout`.
+
+        May be empty.
 
         Raises:
             TorilError: The connection broke; the place is kept.
@@ -131,6 +144,7 @@ class QueueEvents:
         if self._lane is None:
             await self.open()
         assert self._lane is not None
+        block_ms = self._block_ms if block_ms is None else block_ms
         answer = await self._lane.execute(
             "XREAD",
             "COUNT",

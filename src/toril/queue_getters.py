@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ._prometheus import exposition
 from .connection import Connection
 from .errors import ConfigurationError, JobNotFoundError, ServerRefusedError
 from .job import Job
@@ -19,7 +21,7 @@ from .states import KEY_OF_STATE, LIST_STATES, STATES, FinishedState, State
 if TYPE_CHECKING:
     from .queue import Queue
 
-__all__ = ["JobLogs", "Metrics", "QueueGetters", "checked_states"]
+__all__ = ["DependenciesRange", "JobLogs", "Metrics", "QueueGetters", "checked_states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,29 @@ class Metrics:
         prev_ts: When the last full minute was taken, in epoch milliseconds.
         prev_count: How many there were then.
         data: Per minute, the newest first.
+        points: Of how many minutes there is a number.
     """
 
     count: int
     prev_ts: int
     prev_count: int
     data: list[int]
+    points: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DependenciesRange:
+    """Children of a job, by position.
+
+    Attributes:
+        items: By their full keys what they have returned; None for those that have not ended.
+        jobs: Those of them that are in this queue and still exist.
+        total: How many there are of this kind.
+    """
+
+    items: dict[str, Any]
+    jobs: list[Job[Any]]
+    total: int
 
 
 class QueueGetters:
@@ -82,13 +101,44 @@ class QueueGetters:
     async def get_job_counts(self, *states: State) -> dict[State, int]:
         """Return how many jobs there are in each of these states; without any, in all of them."""
         wanted = checked_states(states or STATES)
-        commands = [
-            ("LLEN" if state in LIST_STATES else "ZCARD", self.keys.key(KEY_OF_STATE[state]))
-            for state in wanted
-        ]
-        # Together, so that no job is counted twice while it moves.
-        *_, counts = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
-        return dict(zip(wanted, counts, strict=True))
+        counts = dict(zip(STATES, await self.scripts.get_counts(), strict=True))
+        return {state: counts[state] for state in wanted}
+
+    async def get_job_count_by_types(self, *states: State) -> int:
+        """Return how many jobs there are in these states together; without any, in all of them."""
+        return sum((await self.get_job_counts(*states)).values())
+
+    async def get_waiting_count(self) -> int:
+        """Return how many jobs wait for a worker, without a priority."""
+        return await self.get_job_count_by_types("waiting")
+
+    async def get_prioritized_count(self) -> int:
+        """Return how many jobs wait for a worker, with a priority."""
+        return await self.get_job_count_by_types("prioritized")
+
+    async def get_active_count(self) -> int:
+        """Return how many jobs are running."""
+        return await self.get_job_count_by_types("active")
+
+    async def get_delayed_count(self, before: datetime | None = None) -> int:
+        """Return how many jobs wait for their time; with `before`, those that are due by then."""
+        if before is None:
+            return await self.get_job_count_by_types("delayed")
+        latest = round(before.timestamp() * 1000) * 4096 - 1
+        count: int = await self.connection.execute("ZCOUNT", self.keys.key("delayed"), "-inf", latest)
+        return count
+
+    async def get_waiting_children_count(self) -> int:
+        """Return how many jobs wait for their children."""
+        return await self.get_job_count_by_types("waiting-children")
+
+    async def get_completed_count(self) -> int:
+        """Return how many jobs have completed and are kept."""
+        return await self.get_job_count_by_types("completed")
+
+    async def get_failed_count(self) -> int:
+        """Return how many jobs have failed for good and are kept."""
+        return await self.get_job_count_by_types("failed")
 
     async def get_ids(
         self, state: State, start: int = 0, end: int = -1, *, ascending: bool = False
@@ -126,26 +176,7 @@ class QueueGetters:
         ids: dict[str, None] = {}
         for state in wanted:
             ids.update(dict.fromkeys(await self.get_ids(state, start, end, ascending=ascending)))
-        if not ids:
-            return []
-        commands = [("HGETALL", self.keys.job(job_id)) for job_id in ids]
-        try:
-            records = await self.connection.execute_all(commands)
-        except ServerRefusedError:
-            # Under one of the keys stands something else; the others are jobs all the same.
-            records = [await self._record_or_nothing(*command) for command in commands]
-        return [
-            self._job(job_id, _pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
-        ]
-
-    async def _record_or_nothing(self, *command: str) -> list[str]:
-        try:
-            record: list[str] = await self.connection.execute(*command)
-        except ServerRefusedError as error:
-            if "WRONGTYPE" not in str(error):
-                raise
-            return []
-        return record
+        return await self._existing(list(ids))
 
     async def get_waiting(self, start: int = 0, end: int = -1, *, ascending: bool = False) -> list[Job[Any]]:
         """Return jobs that wait for a worker, without a priority."""
@@ -175,29 +206,73 @@ class QueueGetters:
         """Return jobs that have failed for good and are kept."""
         return await self.get_jobs("failed", start, end, ascending=ascending)
 
+    async def get_waiting_children(
+        self, start: int = 0, end: int = -1, *, ascending: bool = False
+    ) -> list[Job[Any]]:
+        """Return jobs that wait for their children."""
+        return await self.get_jobs("waiting-children", start, end, ascending=ascending)
+
+    async def get_dependencies(
+        self, parent_id: str, kind: Literal["processed", "pending"], start: int = 0, end: int = -1
+    ) -> DependenciesRange:
+        """Return children of a job by their positions, with their jobs where they are in this queue.
+
+        It looks at all children before `end`; `Job.get_dependencies_page` goes on where it was.
+
+        Args:
+            parent_id: The job that waits for them.
+            kind: `processed` are those that have completed, `pending` those that have not ended.
+            start: The first position, from 0.
+            end: The last position, included; -1 is the very last.
+        """
+        parent: Job[Any] = self._job(parent_id, {})
+        counts = await parent.get_dependencies_count()
+        total = counts.processed if kind == "processed" else counts.unprocessed
+        last = total - 1 if end < 0 else end
+        found: dict[str, Any] = {}
+        cursor = 0
+        while True:
+            page = await parent.get_dependencies_page(
+                "processed" if kind == "processed" else "unprocessed", cursor, 1_000
+            )
+            found.update((key, page.values.get(key)) for key in page.keys)
+            cursor = page.next_cursor
+            if cursor == 0 or len(found) > last:
+                break
+        chosen = dict(list(found.items())[start : last + 1])
+        ids = [key[len(self.keys.base) :] for key in chosen if key.startswith(self.keys.base)]
+        return DependenciesRange(chosen, await self._existing(ids), total)
+
     async def get_job_logs(
         self, job_id: str, start: int = 0, end: int = -1, *, ascending: bool = True
     ) -> JobLogs:
         """Return rows of a job's log, the oldest first unless `ascending` is False."""
         key = self.keys.job(job_id) + ":logs"
         first, last = (start, end) if ascending else (-(end + 1), -(start + 1))
-        commands = [("LRANGE", key, first, last), ("LLEN", key)]
-        *_, (rows, count) = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
+        rows, count = await self.connection.execute_all([("LRANGE", key, first, last), ("LLEN", key)])
         return JobLogs(rows if ascending else rows[::-1], count)
 
     async def get_workers(self) -> list[dict[str, str]]:
         """Return the connections of this queue's workers, Node's among them, as CLIENT LIST shows them."""
         wanted = client_name(self.keys)
+        return await self._clients(lambda name: name == wanted or name.startswith(f"{wanted}:w:"))
+
+    async def get_workers_count(self) -> int:
+        """Return how many workers this queue has, Node's among them."""
+        return len(await self.get_workers())
+
+    async def get_queue_events(self) -> list[dict[str, str]]:
+        """Return the connections of those who listen to this queue's events, Node's among them."""
+        wanted = client_name(self.keys, suffix=":qe")
+        return await self._clients(lambda name: name == wanted)
+
+    async def _clients(self, is_wanted: Callable[[str], bool]) -> list[dict[str, str]]:
         listed = "".join([await node.execute("CLIENT", "LIST") for node in await self.connection.nodes()])
         clients = [
             {name: value for name, _, value in (field.partition("=") for field in line.split(" "))}
             for line in listed.splitlines()
         ]
-        return [
-            client
-            for client in clients
-            if client["name"] == wanted or client["name"].startswith(f"{wanted}:w:")
-        ]
+        return [client for client in clients if is_wanted(client["name"])]
 
     async def get_counts_per_priority(self, priorities: Iterable[int]) -> dict[int, int]:
         """Return how many jobs wait with each of these priorities; 0 counts those without one."""
@@ -220,17 +295,63 @@ class QueueGetters:
         """Return the settings that stand in Redis, under BullMQ's names."""
         return _pairs(await self.connection.execute("HGETALL", self.keys.key("meta")))
 
+    async def get_version(self) -> str | None:
+        """Return which library has set the queue up, as `bullmq:6.7.0`; None where only toril has used it."""
+        return (await self.get_meta()).get("version")
+
     async def get_metrics(self, state: FinishedState, start: int = 0, end: int = -1) -> Metrics:
         """Return how many jobs ended so, per minute, the newest first. Workers collect it if they are told to."""
         key = self.keys.key(f"metrics:{state}")
-        commands = [("HMGET", key, "count", "prevTS", "prevCount"), ("LRANGE", f"{key}:data", start, end)]
-        *_, (meta, points) = await self.connection.execute_all([("MULTI",), *commands, ("EXEC",)])
+        meta, points, length = await self.connection.execute_all(
+            [
+                ("HMGET", key, "count", "prevTS", "prevCount"),
+                ("LRANGE", f"{key}:data", start, end),
+                ("LLEN", f"{key}:data"),
+            ]
+        )
         count, prev_ts, prev_count = (int(value or 0) for value in meta)
-        return Metrics(count, prev_ts, prev_count, [int(point) for point in points])
+        return Metrics(count, prev_ts, prev_count, [int(point) for point in points], length)
+
+    async def export_prometheus_metrics(self, labels: Mapping[str, str] | None = None) -> str:
+        """Return counts per state and of ended jobs as Prometheus reads them, under BullMQ's names.
+
+        Args:
+            labels: More labels for each line, e.g. the environment.
+
+        Raises:
+            ConfigurationError: A label's name cannot be.
+        """
+        counts = await self.get_job_counts()
+        ended = await self.connection.execute_all(
+            [("HGET", self.keys.key(f"metrics:{state}"), "count") for state in ("completed", "failed")]
+        )
+        return exposition(self.keys.queue, counts, int(ended[0] or 0), int(ended[1] or 0), labels or {})
 
     async def is_paused(self) -> bool:
         """Whether the queue is paused."""
         return bool(await self.connection.execute("HEXISTS", self.keys.key("meta"), "paused"))
+
+    async def _existing(self, ids: Sequence[str]) -> list[Job[Any]]:
+        if not ids:
+            return []
+        commands = [("HGETALL", self.keys.job(job_id)) for job_id in ids]
+        try:
+            records = await self.connection.execute_all(commands)
+        except ServerRefusedError:
+            # Under one of the keys stands something else; the others are jobs all the same.
+            records = [await self._record_or_nothing(*command) for command in commands]
+        return [
+            self._job(job_id, _pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
+        ]
+
+    async def _record_or_nothing(self, *command: str) -> list[str]:
+        try:
+            record: list[str] = await self.connection.execute(*command)
+        except ServerRefusedError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return []
+        return record
 
     def _job(self, job_id: str, record: dict[str, str]) -> Job[Any]:
         return Job(cast("Queue", self), job_id, record)

@@ -6,18 +6,30 @@ meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from typing import Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .backoff import Duration, milliseconds
 from .clock import Clock
-from .codec import MAX_SAFE_INTEGER
+from .codec import MAX_SAFE_INTEGER, dumps
 from .connection import Connection
-from .errors import ConfigurationError, QueueNotEmptyError
+from .errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    QueueNotEmptyError,
+    ServerRefusedError,
+    ServerUnreachableError,
+)
+from .job import Job
 from .keys import QueueKeys
 from .queue_getters import checked_states
 from .scripts import Scripts
 from .states import KEY_OF_STATE, FinishedState, State
+
+if TYPE_CHECKING:
+    from .queue import Queue
 
 __all__ = ["QueueVerbs", "escaped", "orphan_candidates"]
 
@@ -50,6 +62,34 @@ class QueueVerbs:
         left = await self.scripts.pause("resume")
         while left > 0:
             left = await self.scripts.pause("continue")
+
+    # Getting ready
+
+    async def wait_until_ready(self, timeout: Duration | None = None) -> None:
+        """Wait until the server answers. No other verb needs this; they connect by themselves, and fail at once.
+
+        Args:
+            timeout: How long to wait; None waits as long as it takes.
+
+        Raises:
+            ServerUnreachableError: It has not answered in this time.
+            AuthenticationError: It refuses the user or the password, which waiting does not mend.
+        """
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + milliseconds(timeout, "timeout") / 1000
+        wait = 0.05
+        while True:
+            try:
+                await self.connection.execute("PING")
+                return
+            except (ConnectionLostError, ServerRefusedError) as error:
+                left = None if until is None else until - loop.time()
+                if left is not None and left <= 0:
+                    if isinstance(error, ServerUnreachableError):
+                        raise
+                    raise ServerUnreachableError(str(error)) from error
+            await asyncio.sleep(wait if left is None else min(wait, left))
+            wait = min(wait * 2, 1.0)
 
     # Limits
 
@@ -153,18 +193,20 @@ class QueueVerbs:
             if len(some) < step or (limit and len(removed) >= limit):
                 return removed
 
-    async def obliterate(self, *, force: bool = False) -> None:
-        """Remove the queue and all it has. It is paused first, and goes in steps of 1,000 jobs.
+    async def obliterate(self, *, force: bool = False, count: int = _MOST_PER_STEP) -> None:
+        """Remove the queue and all it has. It is paused first, and goes in steps of `count` jobs.
 
         Args:
             force: Although jobs are running.
+            count: How many jobs one step removes.
 
         Raises:
             QueueNotEmptyError: Jobs are running, and `force` was not given; the queue is paused.
         """
+        _positive_count(count)
         await self.pause()
         while True:
-            answer = await self.scripts.obliterate(_MOST_PER_STEP, force=force)
+            answer = await self.scripts.obliterate(count, force=force)
             if answer == -2:
                 raise QueueNotEmptyError(
                     f"queue {self.name!r} has jobs that are running; stop its workers, or obliterate(force=True)"
@@ -174,9 +216,18 @@ class QueueVerbs:
             elif answer == 0:
                 return
 
-    async def retry_jobs(self, state: FinishedState = "failed", *, count: int = 1000) -> int:
-        """Run all jobs of a finished state again, in steps of `count`; return how many. Priorities are forgotten."""
-        return await self._move_to_wait(state, count, self.clock.now_ms())
+    async def retry_jobs(
+        self, state: FinishedState = "failed", *, count: int = 1000, before: datetime | None = None
+    ) -> int:
+        """Run all jobs of a finished state again, in steps of `count`; return how many. Priorities are forgotten.
+
+        Args:
+            state: Which.
+            count: How many one step moves.
+            before: Only those that ended by then.
+        """
+        until_ms = self.clock.now_ms() if before is None else round(before.timestamp() * 1000)
+        return await self._move_to_wait(state, count, until_ms)
 
     async def promote_jobs(self, *, count: int = 1000) -> int:
         """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten."""
@@ -213,6 +264,28 @@ class QueueVerbs:
         """Keep about the newest `most` events; return how many were removed."""
         trimmed: int = await self.connection.execute("XTRIM", self.keys.key("events"), "MAXLEN", "~", most)
         return trimmed
+
+    async def remove_deprecated_priority_key(self) -> bool:
+        """Remove a helper key that BullMQ 3 and 4 kept for priorities; False where there is none."""
+        return bool(await self.connection.execute("DEL", self.keys.key("priority")))
+
+    async def update_job_progress(self, job_id: str, progress: Any) -> None:
+        """Report how far a job is, without reading it; raises as `Job.update_progress`."""
+        await Job(cast("Queue", self), job_id, {}).update_progress(progress)
+
+    async def add_job_log(self, job_id: str, row: str, keep_logs: int | None = None) -> int:
+        """Append a row to a job's log without reading the job; return how many there are.
+
+        Args:
+            job_id: Whose log.
+            row: Text; what is too long is cut.
+            keep_logs: How many of the newest rows are kept; without it all.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        options = {} if keep_logs is None else {"kl": keep_logs}
+        return await Job(cast("Queue", self), job_id, {"opts": dumps(options)}).log(row)
 
     async def get_deduplication_job_id(self, deduplication_id: str) -> str | None:
         """Return the job that owns a deduplication id now."""

@@ -27,6 +27,7 @@ __all__ = [
     "NodeError",
     "NodeEvents",
     "NodeFlows",
+    "NodeProducer",
     "NodeQueue",
     "NodeWorker",
     "server_options",
@@ -326,3 +327,9 @@ class NodeEvents(_Object):
 
     def __init__(self, node: Node, queue: str, *, prefix: str, **options: Json) -> None:
         super().__init__(node, queue, prefix=prefix, **{"lastEventId": "0-0", **options})
+
+
+class NodeProducer(_Object):
+    """The reference client's `QueueEventsProducer`."""
+
+    kind = "producer"

@@ -29,6 +29,8 @@ CALLS: dict[str, Any] = {
     "change_priority": lambda scripts: scripts.change_priority("1", 5),
     "clean": lambda scripts: scripts.clean("completed", 1, 10),
     "drain": lambda scripts: scripts.drain("wait", 0, 10),
+    "get_counts": lambda scripts: scripts.get_counts(),
+    "get_dependencies": lambda scripts: scripts.get_dependencies("1"),
     "get_rate_limit_ttl": lambda scripts: scripts.get_rate_limit_ttl(5),
     "move_jobs_to_wait": lambda scripts: scripts.move_jobs_to_wait("failed", 10, 1),
     "move_to_waiting_children": lambda scripts: scripts.move_to_waiting_children(1, "1", "token"),

@@ -13,7 +13,7 @@ from ..codec import dumps
 from ..errors import refusal
 from ..keys import QueueKeys
 from ..options import KeepRule
-from ..states import FinishedState
+from ..states import KEY_OF_STATE, STATES, FinishedState
 from .loader import Executor, Script, load
 
 __all__ = [
@@ -522,6 +522,16 @@ class Scripts:
         state: str = await self._run("get_state", _GET_STATE, job_id, is_bare=True)
         return state
 
+    async def get_counts(self) -> list[int]:
+        """Return how many jobs are in each state, in the order of `STATES`."""
+        counts: list[int] = await self._run("get_counts", _GET_COUNTS, "0:", is_bare=True)
+        return counts
+
+    async def get_dependencies(self, job_id: str, *, is_count: bool = False) -> list[Any]:
+        """Return a job's children as (processed, unprocessed, ignored, failed), or how many there are of each."""
+        children: list[Any] = await self._run("get_dependencies", _META, job_id, "1" if is_count else "")
+        return children
+
     async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
         script, keys = self._bind(name, suffixes)
         if is_bare:
@@ -599,6 +609,8 @@ _JOB_SCHEDULER = (
     "events",
 )
 _FIND_IDLE = ("repeat", "wait", "prioritized", "delayed", "active")
+# In the order of STATES, by which the answer is read.
+_GET_COUNTS = tuple(KEY_OF_STATE[state] for state in STATES)
 _GET_STATE = (
     "completed",
     "failed",
