@@ -182,10 +182,9 @@ class Arena:
         """Start a contestant's producer; it says hello when it is connected."""
         return Program(contestant, "producer", self.url)
 
-    def worker(self, contestant: Contestant, tally: Path, concurrency: int, threads: int) -> Program:
-        """Start a contestant's worker."""
-        options = {"tally": str(tally), "concurrency": concurrency, "threads": threads}
-        return Program(contestant, "worker", self.url, json.dumps(options))
+    def worker(self, contestant: Contestant, tally: Path, **options: int) -> Program:
+        """Start a contestant's worker: `concurrency`, `threads`, and whether it is `prioritized`."""
+        return Program(contestant, "worker", self.url, json.dumps({"tally": str(tally), **options}))
 
     def read(self, workers: Sequence[Program] = ()) -> Reading:
         """Look at everybody's use of the processors."""
@@ -209,8 +208,8 @@ class Arena:
         total = 0
         for pattern in keys:
             if "*" in pattern:
-                matching: list[Any] = list(self.client.scan_iter(pattern, count=1000))
-                total += len(matching)
+                matching: Any = self.client
+                total += sum(1 for _ in matching.scan_iter(pattern, count=1000))
                 continue
             kind: Any = self.client.type(pattern)
             if kind == "stream":

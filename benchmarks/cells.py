@@ -246,7 +246,13 @@ class Bench:
     def _working(self, workload: Workload) -> Generator[tuple[list[Program], Path]]:
         tally = self.arena.new_tally()
         workers = [
-            self.arena.worker(self.contestant, tally, self.settings.concurrency, workload.threads)
+            self.arena.worker(
+                self.contestant,
+                tally,
+                concurrency=self.settings.concurrency,
+                threads=workload.threads,
+                prioritized="priority" in workload.job,
+            )
             for _ in range(workload.workers)
         ]
         try:

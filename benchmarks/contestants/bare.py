@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import socket
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 import hiredis
 
-from benchmarks.contestants.harness import QUEUE, Adapter
+from benchmarks.contestants.harness import QUEUE, Adapter, main
+from benchmarks.tally import Tally
 from toril.keys import QueueKeys
 from toril.options import PreparedOptions
-from toril.scripts import Fetch, FinishedJob, NewRecord, Scripts
+from toril.scripts import Fetch, FinishedJob, NewRecord, Scripts, load
 
 BATCH: Final = 50
 SCRIPTS: Final = ("add_job", "move_to_active", "move_to_finished")
+
+
+# Its stub leaves the argument without a type.
+_pack: Final[Callable[[tuple[Any, ...]], bytes]] = cast(Any, hiredis).pack_command
 
 
 class Wire:
@@ -36,8 +42,7 @@ class Wire:
         self._reader = hiredis.Reader(encoding="utf-8")
 
     def send(self, *words: Any) -> None:
-        packed: bytes = hiredis.pack_command(words)  # pyright: ignore[reportUnknownVariableType]
-        self._socket.sendall(packed)
+        self._socket.sendall(_pack(words))
 
     def receive(self) -> Any:
         while (answer := self._reader.gets()) is False:
@@ -118,3 +123,51 @@ class Bare(Adapter):
         ("many", "round", "idle", "half", "sync", "size", "prioritized", "delayed", "flows", "retries"),
         "only adds and drains",
     )
+    pending: ClassVar = tuple(f"bull:{QUEUE}:{state}" for state in ("wait", "active"))
+    kept: ClassVar = f"bull:{QUEUE}:completed"
+    distributions: ClassVar = ("hiredis",)
+
+    def open(self) -> None:
+        self._wires = [Wire(self.url) for _ in range(2)]
+        for name in SCRIPTS:
+            self._wires[0].ask("SCRIPT", "LOAD", load(name).text)
+        self._add = add_template()
+
+    def add(self, data: dict[str, Any], **options: Any) -> None:
+        self._wires[0].ask(*self._add.of([""]))
+
+    def add_bulk(self, datas: list[dict[str, Any]], **options: Any) -> None:
+        batches = [len(datas[i : i + BATCH]) for i in range(0, len(datas), BATCH)]
+        for i, size in enumerate(batches):
+            wire = self._wires[i % 2]
+            if i >= 2:
+                wire.receive()
+            wire.send(*self._add.of([""] * size))
+        for i in range(max(0, len(batches) - 2), len(batches)):
+            self._wires[i % 2].receive()
+
+    def work(self, tally: Tally, concurrency: int, threads: int) -> None:
+        first, again = finish_template(f"{uuid.uuid4()}:1")
+        wires = [Wire(self.url) for _ in range(2)]
+        for name in SCRIPTS:
+            wires[0].ask("SCRIPT", "LOAD", load(name).text)
+        held = [cast("list[str]", wire.ask(*first)[3::2]) for wire in wires]
+        # Both are sent before either is awaited, so that the server has the next call while this process reads.
+        for wire, ids in zip(wires, held, strict=True):
+            if ids:
+                wire.send(*again.of(ids))
+        while any(held):
+            for lane, wire in enumerate(wires):
+                if held[lane]:
+                    answer = wire.receive()
+                    if any(answer[0]):
+                        raise SystemExit(f"the server refused an end: {answer[0]}")
+                    tally.hits(len(held[lane]))
+                    held[lane] = answer[4::2]
+                    if held[lane]:
+                        wire.send(*again.of(held[lane]))
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main(Bare)

@@ -46,6 +46,8 @@ class Adapter:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.is_prioritized = False
+        """Whether the worker will meet priorities, for who must know beforehand."""
 
     def open(self) -> Any:
         """Connect the producer."""
@@ -90,6 +92,7 @@ def main(adapter: type[Adapter]) -> None:
         _run(_produce(contestant), contestant)
         return
     options = json.loads(rest[0])
+    contestant.is_prioritized = options["prioritized"]
     work = contestant.work(Tally(options["tally"]), options["concurrency"], options["threads"])
     if work is not None:
         _run(work, contestant)

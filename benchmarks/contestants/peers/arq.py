@@ -1,8 +1,8 @@
 """arq: JSON-free by default (pickle), so no serializer is given; results kept as it does (an hour).
 
-`poll_delay` is 0.01 s: an arq worker looks for jobs at intervals, and its default of half a second would cost it the
-latency figures; shorter polls cost it throughput. `max_jobs` is the concurrency. Retries are
-`raise Retry`, which is what its documentation shows.
+`poll_delay` is 0.01 s: an arq worker looks for jobs at intervals, and its default of half a second would cost it
+the latency figures; shorter polls cost it throughput. `max_jobs` is the concurrency. Retries are `raise Retry`,
+which is what its documentation shows.
 """
 
 from __future__ import annotations
