@@ -41,7 +41,7 @@ class Taskiq(Adapter):
         def noop_sync(data: dict[str, Any]) -> None:
             self.tally.hit(data["t"])
 
-        async def fail_once(data: dict[str, Any], context: Context = TaskiqDepends()) -> None:
+        async def fail_once(data: dict[str, Any], context: Context = TaskiqDepends()) -> None:  # noqa: B008 - its way
             self.tally.hit(data["t"])
             fail_first(seen, context.message.task_id)
 
