@@ -17,6 +17,14 @@ COMMANDS = [
     ["job", "ls"],
     ["job", "show"],
     ["job", "retry"],
+    *[
+        ["queue", verb]
+        for verb in ("show", "pause", "resume", "drain", "clean", "obliterate", "retry", "promote")
+    ],
+    *[["job", verb] for verb in ("add", "promote", "remove", "logs")],
+    *[["cron", verb] for verb in ("ls", "show", "run", "rm")],
+    ["workers"],
+    ["events"],
 ]
 
 

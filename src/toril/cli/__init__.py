@@ -1,4 +1,6 @@
-"""The command line: `toril worker`, `server`, `doctor`, `queue`, `job`. It needs the extra `toril[cli]`.
+"""The command line: `toril worker`, `server`, `doctor`, `queue`, `job`, `cron`, `workers`, `events`.
+
+It needs the extra `toril[cli]`.
 
 Every command takes `--json` for programs, every flag has a `TORIL_…` variable. Exit codes: 0 all is well, 1 a
 problem was found, 2 wrong usage, 3 no connection to the server.

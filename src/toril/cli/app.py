@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from toril.cli import doctor, job, queue, server, worker
+from toril.cli import cron, doctor, job, queue, server, watching, worker
 
 __all__ = ["app"]
 
@@ -21,3 +21,6 @@ app.command("server")(server.server)
 app.command("doctor")(doctor.doctor)
 app.add_typer(queue.app, name="queue")
 app.add_typer(job.app, name="job")
+app.add_typer(cron.app, name="cron")
+app.command("workers")(watching.workers)
+app.command("events")(watching.events)

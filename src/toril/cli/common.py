@@ -20,8 +20,11 @@ __all__ = [
     "USAGE",
     "Json",
     "Prefix",
+    "QueueName",
     "Url",
+    "Yes",
     "complain",
+    "confirm",
     "errors_explained",
     "exit_code",
     "run",
@@ -41,6 +44,9 @@ Url = Annotated[
 Prefix = Annotated[str, typer.Option("--prefix", envvar="TORIL_PREFIX", help="What all keys begin with.")]
 Json = Annotated[bool, typer.Option("--json", envvar="TORIL_JSON", help="Print JSON, for programs.")]
 
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="TORIL_YES", help="Do not ask.")]
+
 T = TypeVar("T")
 
 
@@ -48,6 +54,16 @@ def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
     """Run a command's asynchronous part; an error of toril's ends the program with a message."""
     with errors_explained(as_json=as_json):
         return asyncio.run(work)
+
+
+def confirm(question: str, *, yes: bool, as_json: bool) -> None:
+    """Ask before something is lost. Where nobody can answer, only `--yes` does; else the program ends with 2."""
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        complain(f"{question} Say so with --yes.", USAGE, as_json=as_json)
+    if not typer.confirm(question):
+        raise typer.Exit(PROBLEM)
 
 
 @contextmanager

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
-from toril import Job, Queue
-from toril.cli.common import PROBLEM, Json, Prefix, Url, run
+from toril import Job, JobOptions, Queue
+from toril.cli.common import PROBLEM, Json, Prefix, QueueName, Url, Yes, confirm, run
 from toril.cli.output import ago, console, moment, print_json, printable, redacted, table
 from toril.errors import SerializationError, TransitionError
 from toril.states import STATES, FinishedState, State
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Jobs: look at them, and run them again.", no_args_is_help=True)
+app = typer.Typer(help="Jobs: look at them, add, retry, promote and remove them.", no_args_is_help=True)
 
-QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="The ids of the jobs.")]
 LOG_ROWS = 20
 
 
@@ -140,7 +140,7 @@ def show_job(
 @app.command("retry")
 def retry_jobs(
     queue: QueueName,
-    job_ids: Annotated[list[str], typer.Argument(metavar="JOB...", help="The ids of the jobs.")],
+    job_ids: JobIds,
     state: Annotated[
         FinishedState, typer.Option("--state", envvar="TORIL_RETRY_STATE", help="Where they are.")
     ] = "failed",
@@ -154,29 +154,150 @@ def retry_jobs(
 ) -> None:
     """Run finished jobs again. Exits with 1 if one of them could not be moved."""
 
-    async def retry() -> list[dict[str, Any]]:
+    async def retry(opened: Queue, job_id: str) -> None:
+        await (await opened.get_job_or_raise(job_id)).retry(state, reset_attempts_made=reset_attempts)
+
+    _each(queue, job_ids, retry, "is_retried", "waits to run again", url, prefix, as_json=as_json)
+
+
+@app.command("add")
+def add_job(
+    queue: QueueName,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Chooses the processor.")],
+    data: Annotated[str, typer.Argument(metavar="[DATA]", help="JSON.")] = "{}",
+    delay: Annotated[float, typer.Option(envvar="TORIL_DELAY", min=0, help="Seconds.")] = 0,
+    priority: Annotated[
+        int, typer.Option(envvar="TORIL_PRIORITY", min=0, help="1 runs first; 0 before all of them.")
+    ] = 0,
+    attempts: Annotated[int, typer.Option(envvar="TORIL_ATTEMPTS", min=1, help="How often in all.")] = 1,
+    job_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            envvar="TORIL_JOB_ID",
+            help="An id of your own; adding it twice adds it once.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = None,
+    prefix: Prefix = "bull",
+    as_json: Json = False,
+) -> None:
+    """Add a job, and print its id."""
+    try:
+        payload = json.loads(data)
+    except ValueError as error:
+        raise typer.BadParameter(f"no JSON: {error}", param_hint="DATA") from None
+    options: JobOptions = {"delay": delay, "priority": priority, "attempts": attempts}
+    if job_id is not None:
+        options["job_id"] = job_id
+
+    async def add() -> str:
+        async with Queue(queue, connection=url, prefix=prefix) as opened:
+            return (await opened.add(name, payload, **options)).id
+
+    added = run(add(), as_json=as_json)
+    if as_json:
+        print_json({"id": added})
+    else:
+        console().print(added, markup=False)
+
+
+@app.command("promote")
+def promote_jobs(
+    queue: QueueName, job_ids: JobIds, url: Url = None, prefix: Prefix = "bull", as_json: Json = False
+) -> None:
+    """Run delayed jobs now. Exits with 1 if one of them is not delayed."""
+
+    async def promote(opened: Queue, job_id: str) -> None:
+        await (await opened.get_job_or_raise(job_id)).promote()
+
+    _each(queue, job_ids, promote, "is_promoted", "waits to run now", url, prefix, as_json=as_json)
+
+
+@app.command("remove")
+def remove_jobs(
+    queue: QueueName,
+    job_ids: JobIds,
+    keep_children: Annotated[
+        bool,
+        typer.Option("--keep-children", envvar="TORIL_KEEP_CHILDREN", help="Leave the jobs below them."),
+    ] = False,
+    yes: Yes = False,
+    url: Url = None,
+    prefix: Prefix = "bull",
+    as_json: Json = False,
+) -> None:
+    """Remove jobs, with those below them. Exits with 1 if one is not there, or a worker holds it."""
+    confirm(f"Remove {', '.join(map(repr, job_ids))} from queue {queue!r}?", yes=yes, as_json=as_json)
+
+    async def remove(opened: Queue, job_id: str) -> None:
+        job = await opened.get_job_or_raise(job_id)
+        if not await job.remove(remove_children=not keep_children):
+            raise TransitionError(job_id, "a worker holds it, or a job below it; nothing was removed")
+
+    _each(queue, job_ids, remove, "is_removed", "removed", url, prefix, as_json=as_json)
+
+
+@app.command("logs")
+def show_logs(
+    queue: QueueName,
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The id of the job.")],
+    limit: Annotated[int, typer.Option(envvar="TORIL_LIMIT", min=1, help="The newest so many rows.")] = 1000,
+    url: Url = None,
+    prefix: Prefix = "bull",
+    as_json: Json = False,
+) -> None:
+    """Print the log of a job, the oldest row first."""
+
+    async def read() -> list[str]:
+        async with Queue(queue, connection=url, prefix=prefix) as opened:
+            await opened.get_job_or_raise(job_id)
+            return (await opened.get_job_logs(job_id, -limit, -1)).logs
+
+    rows = run(read(), as_json=as_json)
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            console().print(printable(row), markup=False)
+
+
+def _each(
+    queue: str,
+    job_ids: list[str],
+    act: Callable[[Queue, str], Awaitable[None]],
+    fact: str,
+    words: str,
+    url: str | None,
+    prefix: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Act on each job and tell of each; one that was refused makes the exit code 1, and stops no other."""
+
+    async def work() -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         async with Queue(queue, connection=url, prefix=prefix) as opened:
             for job_id in job_ids:
                 try:
-                    job = await opened.get_job_or_raise(job_id)
-                    await job.retry(state, reset_attempts_made=reset_attempts)
+                    await act(opened, job_id)
                 except TransitionError as error:
-                    answers.append({"id": job_id, "is_retried": False, "error": str(error)})
+                    answers.append({"id": job_id, fact: False, "error": str(error)})
                 else:
-                    answers.append({"id": job_id, "is_retried": True})
+                    answers.append({"id": job_id, fact: True})
         return answers
 
-    answers = run(retry(), as_json=as_json)
+    answers = run(work(), as_json=as_json)
     if as_json:
         print_json(answers)
     else:
         for answer in answers:
-            if answer["is_retried"]:
-                console().print(f"job {answer['id']!r}: waits to run again", markup=False)
+            if answer[fact]:
+                console().print(f"job {answer['id']!r}: {words}", markup=False)
             else:
                 typer.echo(f"toril: {printable(answer['error'])}", err=True)
-    if not all(answer["is_retried"] for answer in answers):
+    if not all(answer[fact] for answer in answers):
         raise typer.Exit(PROBLEM)
 
 
