@@ -104,9 +104,9 @@ class Room:
         return await self.scripts.move_to_active(now, fetch(want, token, worker=worker, limit=limit))
 
     async def finish(
-        self, *ends: FinishedJob, want: int = 0, now: int = NOW + 50, token: str = "worker:2"
+        self, *ends: FinishedJob, want: int = 0, now: int = NOW + 50, token: str = "worker:2", points: int = 0
     ) -> tuple[list[int], Fetched]:
-        return await self.scripts.move_to_finished(now, ends, fetch(want, token))
+        return await self.scripts.move_to_finished(now, ends, fetch(want, token), points)
 
     async def job(self, job_id: str) -> dict[str, str]:
         answer: dict[str, str] = await self.client.hgetall(self.keys.job(job_id))

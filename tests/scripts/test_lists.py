@@ -128,15 +128,21 @@ async def test_finishing_a_list(room: Room, other_room: Room, seed: int) -> None
         # Somebody has taken it out of the list of active jobs, though not its lock.
         for each in (room, other_room):
             await each.client.lrem(each.keys.key("active"), 1, ends[0].job_id)
-    want = chance.randrange(4)
+    want, points = chance.randrange(4), chance.choice([0, 3])
+    if points:
+        # The first job of a later minute.
+        for each in (room, other_room):
+            await each.client.hset(
+                each.keys.key("metrics:completed"), mapping={"count": 5, "prevTS": NOW - 120_000}
+            )
 
-    codes, fetched = await room.finish(*ends, want=want)
+    codes, fetched = await room.finish(*ends, want=want, points=points)
     # The fetch goes with the last that ends; who is refused after it says nothing about `drained`.
     last = max((n for n, code in enumerate(codes) if code == 0), default=len(ends) - 1)
     singly: list[int] = []
     jobs: list[tuple[str, dict[str, str]]] = []
     for number, member in enumerate(ends):
-        some_codes, one = await other_room.finish(member, want=want if number == last else 0)
+        some_codes, one = await other_room.finish(member, want=want if number == last else 0, points=points)
         singly += some_codes
         jobs += one.jobs
 
