@@ -9,7 +9,8 @@
 
 import { createInterface } from 'node:readline';
 import {
-  DelayedError, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, Worker,
+  DelayedError, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, WaitingChildrenError,
+  Worker,
 } from 'bullmq';
 // The parser that comes with the reference client.
 import { CronExpressionParser } from 'cron-parser';
@@ -92,20 +93,37 @@ const STEPS = {
     await job.moveToDelayed(Date.now() + ms, token);
     throw new DelayedError();
   },
+  'add-children': async (job, token, { queue: name, names }) => {
+    const queue = new Queue(name, { connection, prefix: job.prefix });
+    const parent = { id: job.id, queue: job.queueQualifiedName };
+    await queue.addBulk(names.map((child) => ({ name: child, data: {}, opts: { jobId: child, parent } })));
+    await queue.close();
+  },
+  'wait-for-children': async (job, token) => {
+    if (await job.moveToWaitingChildren(token)) throw new WaitingChildrenError();
+  },
+  'until-cancelled': (job, token, _, signal) =>
+    new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('cancelled')))),
+};
+
+/** What a job returns instead of a constant, by the name of the step. */
+const RETURNS = {
+  return: (job, value) => value,
+  'return-children': async (job) => Object.values(await job.getChildrenValues()),
 };
 
 /**
  * A processor that does what `scripts` says: job name (or "*") -> one list of steps for each start of the job, the
- * last of them for all later starts. A step is [name, argument]; ["return", value] ends the run, and a list without
- * it returns the job's data.
+ * last of them for all later starts. A step is [name, argument]; ["return", value] and ["return-children"] end the
+ * run, and a list without them returns the job's data.
  */
 function scriptedProcessor(scripts) {
-  return async (job, token) => {
+  return async (job, token, signal) => {
     const runs = scripts[job.name] ?? scripts['*'] ?? [[]];
     const steps = runs[Math.min(job.attemptsStarted, runs.length) - 1];
     for (const [step, argument] of steps) {
-      if (step === 'return') return argument;
-      await STEPS[step](job, token, argument);
+      if (step in RETURNS) return RETURNS[step](job, argument);
+      await STEPS[step](job, token, argument, signal);
     }
     return job.data;
   };

@@ -291,8 +291,9 @@ class NodeWorker(_Object):
     Args:
         scripts: What a job does, by its name or `"*"`: for each start of a job a list of steps `[name, argument]`, the
             last list for all later starts. Steps: progress, log, data, sleep (ms), gate (waits for `open_gate`),
-            extend (ms), throw ({message, stack?, unrecoverable?}), delay (ms), return. A list that does not return
-            returns the job's data. Without scripts the worker takes jobs only when told to.
+            extend (ms), throw ({message, stack?, unrecoverable?}), delay (ms), add-children ({queue, names}),
+            wait-for-children, until-cancelled, return, return-children (a list of what they returned). A list that
+            does not return returns the job's data. Without scripts the worker takes jobs only when told to.
         options: The reference client's; and `backoffs`, a list of ms, as its custom backoff strategy.
     """
 
