@@ -24,7 +24,7 @@ DEV_LOCK := requirements/dev.txt
 BENCHED := $(addsuffix /.installed,$(addprefix benchmarks/,.venv .venv-arq .venv-saq))
 PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
 
-.PHONY: help run test check format docs chaos bench bench-quick lock clean
+.PHONY: help run test check format docs chaos bench bench-quick differential lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ bench: $(VENV)/.dev-installed $(BENCHED) $(if $(NODE),interop/node_modules/.pack
 
 bench-quick: $(VENV)/.dev-installed  ## Measure toril alone, and compare with the last recorded run.
 	@$(BIN)/python -m benchmarks quick $(BENCH)
+
+differential: $(VENV)/.dev-installed interop/node_modules/.package-lock.json  ## Compare with BullMQ on random programs (MINUTES=, PROGRAMS=, SEED=).
+	@$(BIN)/python -m tests.differential.search $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(PROGRAMS),--programs $(PROGRAMS)) $(if $(SEED),--seed $(SEED))
 
 clean:  ## Remove what was installed and cached here; data of `make run` stays.
 	@rm -rf $(VENV) benchmarks/.venv* interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -46,8 +46,10 @@ from toril.errors import (
     ParentTakenError,
     PendingChildrenError,
     QueueNotEmptyError,
+    SchedulerJobError,
     refusal,
 )
+from toril.job_scheduler import plan_next_run
 from toril.keys import QueueKeys
 from toril.scripts import Fetch, FinishedJob
 
@@ -75,6 +77,7 @@ WORKERS: Final[dict[str, dict[str, Json]]] = {
         "maxStartedAttempts": 3,
         "metrics": {"maxDataPoints": 4},
     },
+    "limited": {"limiter": {"max": 2, "duration": 60_000}},
 }
 """The workers that moves are made for, with the options that change what a move leaves."""
 
@@ -251,7 +254,8 @@ async def node_take_many(side: NodeSide, token: str, want: int, worker: str = "p
 
 async def toril_take_many(side: TorilSide, token: str, want: int, worker: str = "plain") -> Json:
     fetch = side.workers[worker].fetch(want, token)
-    return _seen_by_toril(side, (await side.queue.scripts.move_to_active(side.clock.now_ms(), fetch)).jobs)
+    fetched = await side.queue.scripts.move_to_active(side.clock.now_ms(), fetch)
+    return await _taken_by_toril(side, fetched.jobs)
 
 
 async def node_complete(
@@ -342,7 +346,8 @@ async def toril_finish_many(
         actor.fetch(want, ends[-1]["token"]),
         actor.settings.metrics_points,
     )
-    return [code and refusal_of(refusal(code, "")) for code in codes], _seen_by_toril(side, fetched.jobs)
+    refusals = [code and refusal_of(refusal(code, "")) for code in codes]
+    return refusals, await _taken_by_toril(side, fetched.jobs)
 
 
 async def node_delay(side: NodeSide, job: str, token: str, until: int, worker: str = "plain") -> Json:
@@ -419,8 +424,11 @@ def _seen_by_node(job: Json) -> Json:
     return job and (job["id"], job["name"], job["data"])
 
 
-def _seen_by_toril(side: TorilSide, jobs: Iterable[tuple[str, dict[str, str]]]) -> Json:
-    found = (Job[Json](side.queue, job_id, record) for job_id, record in jobs)
+async def _taken_by_toril(side: TorilSide, jobs: Iterable[tuple[str, dict[str, str]]]) -> Json:
+    """Node plans a scheduler's next run as it takes a job; toril's worker does so before the processor runs."""
+    found = [Job[Json](side.queue, job_id, record) for job_id, record in jobs]
+    for job in found:
+        await plan_next_run(side.queue, job)
     return [(job.id, job.name, job.data) for job in found]
 
 
@@ -880,6 +888,7 @@ _MESSAGES: Final = {
     r"^Missing key for parent job": "no such parent",
     r"^The parent job .* cannot be replaced": "another's child",
     r"active jobs": "jobs are active",
+    r"belongs to a job scheduler": "a scheduler's next run",
 }
 
 
@@ -908,6 +917,8 @@ def refusal_of(error: Exception) -> str:
             return "no such parent"
         case ParentTakenError():
             return "another's child"
+        case SchedulerJobError():
+            return "a scheduler's next run"
         case QueueNotEmptyError():
             return "jobs are active"
         case redis.ResponseError():

@@ -1,8 +1,4 @@
-"""The moves of job schedulers, and programs of them; see `operations`.
-
-A worker of the reference client plans the next run as it takes a job. toril's does so before the processor runs, so
-`start` does both.
-"""
+"""The moves of job schedulers; see `operations`."""
 
 from __future__ import annotations
 
@@ -10,8 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from tests.interop.node import NodeError
-from toril import ConfigurationError, JobScheduler, SchedulerJobError, SchedulerSlotError
-from toril.job_scheduler import plan_next_run
+from toril import ConfigurationError, JobScheduler, SchedulerSlotError
 
 from .operations import (
     OPERATIONS,
@@ -19,9 +14,7 @@ from .operations import (
     Operation,
     TorilSide,
     _payload,
-    _seen_by_node,
     _spelt,
-    toril_take,
 )
 
 __all__ = ["SCHEDULING"]
@@ -63,17 +56,6 @@ async def toril_upsert(side: TorilSide, id: str, repeat: dict[str, Json], templa
     return job and (job.id, job.name, job.data, job.delay)
 
 
-async def node_start(side: NodeSide, token: str, worker: str = "plain") -> Json:
-    return _seen_by_node(await side.ask("take", worker, token=token))
-
-
-async def toril_start(side: TorilSide, token: str, worker: str = "plain") -> Json:
-    taken = await toril_take(side, token, worker)
-    if taken:
-        await plan_next_run(side.queue, await side.queue.get_job_or_raise(taken[0]))
-    return taken
-
-
 async def node_remove_scheduler(side: NodeSide, id: str) -> Json:
     return await side.queue.call("removeJobScheduler", id)
 
@@ -100,23 +82,6 @@ async def node_scheduler(side: NodeSide, id: str) -> Json:
 async def toril_scheduler(side: TorilSide, id: str) -> Json:
     found = await side.queue.get_job_scheduler(id)
     return found and _told(found)
-
-
-async def node_remove_run(side: NodeSide, job: str) -> Json:
-    """Whether a job could be removed by itself."""
-    try:
-        return bool(await side.queue.call("remove", job))
-    except NodeError as error:
-        if "belongs to a job scheduler" in error.message:
-            return "its scheduler's"
-        raise
-
-
-async def toril_remove_run(side: TorilSide, job: str) -> Json:
-    try:
-        return await side.queue.remove(job)
-    except SchedulerJobError:
-        return "its scheduler's"
 
 
 def _seen(scheduler: dict[str, Json]) -> Json:
@@ -155,9 +120,7 @@ def _told(scheduler: JobScheduler) -> Json:
 
 SCHEDULING: Final[dict[str, Operation]] = {
     "upsert_scheduler": Operation(node_upsert, toril_upsert),
-    "start": Operation(node_start, toril_start),
     "remove_scheduler": Operation(node_remove_scheduler, toril_remove_scheduler),
-    "remove_run": Operation(node_remove_run, toril_remove_run),
     "schedulers": Operation(node_schedulers, toril_schedulers),
     "scheduler": Operation(node_scheduler, toril_scheduler),
 }

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from .bench import Bench
+from .bench import MOVES, Bench
 from .keyspace import Keyspace
-from .operations import OPERATIONS, NodeSide, Operation, TorilSide
+from .operations import NodeSide, Operation, TorilSide
 
 Json = Any
 
@@ -45,7 +45,7 @@ async def test_the_bench_sees(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], told: str
 ) -> None:
     """A change on one side fails the program, and the message names the key and the field."""
-    monkeypatch.setitem(OPERATIONS, "meddle", _on_toril_only(*command))
+    monkeypatch.setitem(MOVES, "meddle", _on_toril_only(*command))
     jobs: list[Json] = [("a", {"a": 1}, {}), ("b", {}, {}), ("c", {}, {"delay": 100})]
 
     with pytest.raises(AssertionError) as caught:
@@ -61,7 +61,7 @@ async def test_the_bench_sees_another_answer(bench: Bench, monkeypatch: pytest.M
     async def seven(side: TorilSide) -> int:
         return 7
 
-    monkeypatch.setitem(OPERATIONS, "guess", Operation(_nothing, seven))
+    monkeypatch.setitem(MOVES, "guess", Operation(_nothing, seven))
 
     with pytest.raises(AssertionError, match="answer: node None, toril 7"):
         await bench.run([("guess", {})])
@@ -74,7 +74,7 @@ async def test_the_bench_overlooks(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """The version stamp and toril's private keys may differ."""
-    monkeypatch.setitem(OPERATIONS, "meddle", _on_toril_only(*command))
+    monkeypatch.setitem(MOVES, "meddle", _on_toril_only(*command))
 
     await bench.run([("pause", {}), ("meddle", {})])
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from . import programs_of_jobs, programs_of_queues
+from . import programs_of_found, programs_of_jobs, programs_of_queues, programs_of_schedulers
 from .bench import Bench
 
 PROGRAMS = {
     f"{subject}: {case}": program
-    for subject, programs in {**programs_of_jobs.PROGRAMS, **programs_of_queues.PROGRAMS}.items()
+    for subject, programs in {
+        **programs_of_jobs.PROGRAMS,
+        **programs_of_queues.PROGRAMS,
+        "scheduling": programs_of_schedulers.PROGRAMS,
+        "found": programs_of_found.PROGRAMS,
+    }.items()
     for case, program in programs.items()
 }
 

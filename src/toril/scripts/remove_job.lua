@@ -26,5 +26,6 @@ local kinds = {}
 if with_children then
   kinds = { { ':processed', 'HKEYS' }, { ':failed', 'HKEYS' }, { ':unsuccessful', 'ZRANGE', 0, -1 }, { ':dependencies', 'SMEMBERS' } }
 end
-remove_tree(base .. job_id, nil, kinds, nil)
+-- Not by its key: an id may have colons.
+remove_tree(base, job_id, nil, kinds, nil)
 return 1

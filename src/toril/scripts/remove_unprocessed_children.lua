@@ -21,7 +21,8 @@ end
 
 for _, child_key in ipairs(redis.call('SMEMBERS', base .. job_id .. ':dependencies')) do
   if not spares(child_key) then
-    remove_tree(child_key, base .. job_id, { { ':dependencies', 'SMEMBERS' } }, spares)
+    local child_base, child_id = split_key(child_key)
+    remove_tree(child_base, child_id, base .. job_id, { { ':dependencies', 'SMEMBERS' } }, spares)
   end
 end
 return 0

@@ -8,14 +8,15 @@
 -- Removes a job wherever it is and, unless `kinds` is empty, the children that hang off it, deepest
 -- first. `kinds` is a list of {suffix, command that lists the keys of children}; `spares(child_key)`
 -- may keep a child; `parent_key` is given for a child that is removed with its parent.
-local function remove_tree(job_key, parent_key, kinds, spares)
-  local base, job_id = split_key(job_key)
+local function remove_tree(base, job_id, parent_key, kinds, spares)
+  local job_key = base .. job_id
   detach(job_key, false, parent_key, base)
   for _, kind in ipairs(kinds) do
     local children = redis.call(kind[2], job_key .. kind[1], unpack(kind, 3))
     for _, child_key in ipairs(children) do
       if not spares or not spares(child_key) then
-        remove_tree(child_key, job_key, kinds, spares)
+        local child_base, child_id = split_key(child_key)
+        remove_tree(child_base, child_id, job_key, kinds, spares)
       end
     end
   end

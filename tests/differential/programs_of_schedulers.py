@@ -1,25 +1,14 @@
-"""Job schedulers on both clients: written programs, and random ones."""
+"""Programs about job schedulers: intervals, patterns, limits, upserts at any time, runs that fail or stall."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from .bench import ITS, START_MS, Pick, Step
 
-from tests.interop.node import Node
-
-from . import scheduling
-from .bench import ITS, START_MS, Bench, Pick, Step, open_bench
-
-assert scheduling.SCHEDULING, "its moves are in the table"
+__all__ = ["PROGRAMS", "RICH"]
 
 Json = Any
-PROGRAMS = int(os.environ.get("TORIL_PROGRAMS", "0"))
 MINUTE = 60_000
 
 
@@ -32,7 +21,7 @@ def cron(pattern: str, id: str = "s", template: dict[str, Json] | None = None, *
 
 
 def start(token: str = "t1") -> Step:
-    return "start", {"token": token}
+    return "take", {"token": token}
 
 
 def done(job: str | Pick, token: str = ITS) -> Step:
@@ -68,7 +57,7 @@ RICH: dict[str, Json] = {
     },
 }
 
-WRITTEN: dict[str, list[Step]] = {
+PROGRAMS: dict[str, list[Step]] = {
     "an interval": [upsert(every=MINUTE), GET, start(), GET, done(RUNNING), later(MINUTE), start(), LIST],
     "an interval with an offset": [
         upsert(every=MINUTE, offset=5000), GET, later(MINUTE), start(), later(MINUTE), start(), GET,
@@ -150,7 +139,7 @@ WRITTEN: dict[str, list[Step]] = {
     "removing": [upsert(every=MINUTE), start(), remove(), GET, remove(), done(RUNNING), LIST],
     "removing while its job waits": [upsert(every=MINUTE), remove(), start(), GET],
     "removing what is not there": [remove()],
-    "removing its pending job": [cron("* * * * *"), ("remove_run", {"job": Pick(("delayed",))})],
+    "removing its pending job": [cron("* * * * *"), ("remove", {"job": Pick(("delayed",))})],
     "removing, and making again": [
         upsert(every=MINUTE), start(), remove(), later(1000), upsert(every=MINUTE), GET, start(), GET,
     ],
@@ -174,104 +163,3 @@ WRITTEN: dict[str, list[Step]] = {
     "draining": [upsert(every=MINUTE), start(), ("drain", {"delayed": True}), GET],
     "obliterating": [upsert(every=MINUTE), cron("* * * * *", "c"), ("pause", {}), ("obliterate", {"force": True})],
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("program", WRITTEN.values(), ids=WRITTEN)
-async def test_both_clients_leave_the_same(bench: Bench, program: list[Step]) -> None:
-    """After each step both clients have given the same answer and hold the same keys."""
-    await bench.run(program)
-
-
-# --- programs that Hypothesis makes up ---
-
-IDS = st.sampled_from(["a", "a", "b"])
-TEMPLATES: st.SearchStrategy[dict[str, Json]] = st.sampled_from(
-    [{}, {}, {"name": "ping"}, {"data": {"a": 1}}, RICH]
-)
-DATES: st.SearchStrategy[dict[str, Json]] = st.fixed_dictionaries(
-    {},
-    optional={
-        "limit": st.integers(1, 4),
-        "startDate": st.sampled_from([START_MS - 1, START_MS + 2500, START_MS + 30_000]),
-        "endDate": st.sampled_from([START_MS + 90_000, START_MS + 900_000]),
-    },
-)
-INTERVALS = st.builds(
-    lambda every, offset, dates: {"every": every, **offset, **dates},
-    st.sampled_from([777, 1000, 1000, 5000, 60_000]),
-    st.sampled_from([{}, {}, {"offset": 300}]),
-    DATES,
-)
-PATTERNS = st.builds(
-    lambda pattern, dates: {"pattern": pattern, "tz": "Europe/Stockholm", **dates},
-    st.sampled_from(["* * * * * *", "*/5 * * * * *", "* * * * *", "*/3 * * * *", "0 4 * * *"]),
-    DATES,
-)
-
-
-def step(move: str, /, **args: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
-    return st.fixed_dictionaries(args).map(lambda drawn: (move, drawn))
-
-
-PICKED = st.builds(
-    Pick, st.sampled_from(["active", "active", "wait", "delayed", "completed"]), st.integers(0, 3)
-)
-STEPS: st.SearchStrategy[Step] = st.one_of(
-    step("upsert_scheduler", id=IDS, repeat=INTERVALS, template=TEMPLATES),
-    step("upsert_scheduler", id=IDS, repeat=PATTERNS, template=TEMPLATES),
-    step("start", token=st.sampled_from(["t1", "t2"])),
-    step("start", token=st.sampled_from(["t1", "t2"])),
-    step("complete", job=PICKED, token=st.just(ITS), value=st.just(None), fetch=st.just(False)),
-    step("fail", job=PICKED, token=st.just(ITS), error=st.just("boom")),
-    step("give_back", job=PICKED, token=st.just(ITS)),
-    step("promote", job=st.builds(Pick, st.just("delayed"), st.integers(0, 2))),
-    step("retry", job=st.builds(Pick, st.just("failed"), st.integers(0, 2)), state=st.just("failed")),
-    step("remove_scheduler", id=IDS),
-    step("scheduler", id=IDS),
-    step("lock_runs_out", job=PICKED),
-    st.just(("interval_passes", {})),
-    st.just(("stalled", {})),
-    step("time_passes", ms=st.sampled_from([1, 1000, 1000, 2500, 60_000, 3_600_000])),
-    step("time_passes", ms=st.sampled_from([777, 1000, 5000])),
-)
-PROGRAM = st.integers(1, 40).flatmap(lambda length: st.lists(STEPS, min_size=length, max_size=length))
-
-Run = Callable[[list[Step]], None]
-
-
-@pytest.fixture
-def run(server_url: str, turned_node: Node, prefix: str) -> Iterator[Run]:
-    """Runs programs on one bench, one after another; each begins with no keys."""
-    with asyncio.Runner() as runner:
-        opening = open_bench(server_url, turned_node, prefix)
-        bench: Bench = runner.run(opening.__aenter__())
-        programs = 0
-
-        def run(program: list[Step]) -> None:
-            nonlocal programs
-            programs += 1
-            runner.run(bench.run(program))
-
-        try:
-            yield run
-        finally:
-            runner.run(opening.__aexit__(None, None, None))
-            print(f"{programs} programs, {bench.steps} steps")
-
-
-@given(program=PROGRAM)
-@settings(
-    max_examples=PROGRAMS or 100,
-    derandomize=not PROGRAMS,
-    deadline=None,
-    database=None,
-    # The bench is one for all programs, on purpose: it is emptied before each.
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-    ],
-)
-def test_no_program_tells_the_clients_apart(run: Run, program: list[Step]) -> None:
-    """After each step of any program both clients have given the same answer and hold the same keys."""
-    run(program)
