@@ -32,7 +32,7 @@
 -- deduplication, the options of that name.
 --
 -- A receipt makes a call safe to repeat after a lost answer: it is kept for five minutes at
--- <base>toril:add:<slot>, as the call's number and its answers.
+-- <base>toril:add:<slot>, as JSON: the call's number, and its answers.
 
 --- @include "includes/error_codes"
 --- @include "includes/max_events"
@@ -57,9 +57,9 @@ local receipt = base .. 'toril:add:' .. slot
 if ARGV[4] == '1' then
   local kept = redis.call('GET', receipt)
   if kept then
-    local last, answers = cmsgpack.unpack(kept)
-    if last == call then
-      return answers
+    local last = cjson.decode(kept)
+    if last[1] == call then
+      return last[2]
     end
   end
 end
@@ -157,6 +157,6 @@ for i = 1, count do
 end
 flush()
 if slot ~= '' then
-  redis.call('SET', receipt, cmsgpack.pack(call, answers), 'PX', 300000)
+  redis.call('SET', receipt, cjson.encode({ call, answers }), 'PX', 300000)
 end
 return answers
