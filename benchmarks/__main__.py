@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks import report
 from benchmarks.cells import Settings
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.quick import TOLERANCE, quick
 from benchmarks.runner import Results, run
 from benchmarks.workloads import WORKLOADS
 
@@ -34,6 +35,12 @@ def main() -> int:
     full.add_argument("--limit", type=float, default=60.0, help="seconds after which a contestant hangs")
     full.add_argument("--output", type=Path, help="where the JSON goes; then chart and page stay as they are")
 
+    short = commands.add_parser("quick", help="measure toril alone, and compare with the recorded run")
+    short.add_argument("--rounds", type=int, default=5)
+    short.add_argument("--seconds", type=float, default=0.6)
+    short.add_argument("--tolerance", type=float, default=TOLERANCE, help="how much slower is still noise")
+    short.add_argument("--against", type=Path, default=RECORDED)
+
     page = commands.add_parser(
         "report", help="write chart and page from the recorded run, and print its tables"
     )
@@ -54,6 +61,9 @@ def main() -> int:
         if arguments.output is None:
             report.write(results)
         return 0
+    if arguments.command == "quick":
+        recorded = Results.load(arguments.against) if arguments.against.exists() else None
+        return quick(recorded, arguments.rounds, arguments.seconds, arguments.tolerance)
     results = Results.load(arguments.input)
     print(report.tables(results))
     if not arguments.print:

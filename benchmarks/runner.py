@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import yardstick
 from benchmarks.arena import ROOT, Arena, BenchError
 from benchmarks.cells import Bench, Settings
 from benchmarks.contestants import CONTESTANTS, Contestant
@@ -30,7 +31,8 @@ class Results:
     """All that was found; what the JSON holds.
 
     Args:
-        raw: `recorded`, `commit`, `machine`, `server`, `command`, `rounds`, `concurrency`; `versions` by contestant;
+        raw: `recorded`, `commit`, `machine`, `server`, `command`, `rounds`, `concurrency`; `yardstick` by round;
+            `versions` by contestant;
             `cells`: workload -> contestant -> {rounds, missing, error}.
     """
 
@@ -84,6 +86,7 @@ def run(
         rates: dict[tuple[str, str], float] = {}
         started = time.monotonic()
         for number in range(rounds):
+            results.raw["yardstick"].append(_short(yardstick.measure(arena.client)))
             for contestant in contestants:
                 bench = Bench(arena, contestant, settings, rates)
                 began = time.monotonic()
@@ -141,6 +144,7 @@ def describe(arena: Arena, rounds: int, settings: Settings) -> dict[str, Any]:
         "rounds": rounds,
         "seconds_per_measurement": settings.seconds,
         "concurrency": settings.concurrency,
+        "yardstick": [],
         "versions": {},
         "cells": {},
     }
