@@ -404,6 +404,7 @@ TITLES = {
     "events": "Events: `{}`",
     "words": "Words: `{}`",
     "values": "Values: `{}`",
+    "functions": "Functions",
 }
 
 
@@ -431,10 +432,15 @@ def _shown(entry: Any) -> list[str]:
     if isinstance(entry, str):
         return ["–", entry]
     name, *proofs = entry
-    return [
-        code(name.replace(":", " event ") if name[0] != "S" else name.partition(":")[2]),
-        "<br>".join(map(_link, proofs)),
-    ]
+    home, colon, word = name.partition(":")
+    told = (
+        code(name)
+        if not colon
+        else f"the state {code(word)}"
+        if home == "State"
+        else f"{code(home)}: {code(word)}"
+    )
+    return [told, "<br>".join(map(_link, proofs))]
 
 
 def _link(proof: str) -> str:
