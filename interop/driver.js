@@ -6,14 +6,17 @@
 //
 // Objects that outlive a command (queues, workers, listeners) have a handle that the caller chooses. Only the public
 // classes are used, and a worker's `backend` for the one move that has no public method, the stalled check.
+//
+// The one argument is the reference client's package, `bullmq` or `bullmq5`.
 
 import { createInterface } from 'node:readline';
-import {
-  DelayedError, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, WaitingChildrenError,
-  Worker,
-} from 'bullmq';
 // The parser that comes with the reference client.
 import { CronExpressionParser } from 'cron-parser';
+
+const {
+  DelayedError, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, UnrecoverableError, WaitingChildrenError,
+  Worker,
+} = await import(process.argv[2] ?? 'bullmq');
 
 const objects = new Map();
 const TrueDate = Date;

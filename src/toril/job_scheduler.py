@@ -60,8 +60,16 @@ _MOST_PER_LOOK: Final = 100
 _LATEST_DATE_MS: Final = 2**53 // 4096
 # Keys of repeatable jobs of BullMQ 5, `name:id:end date:zone:pattern or interval`, which 6 no longer plans.
 _LEGACY_ID: Final = re.compile(r"[^:]*:[^:]*:[0-9]*:[^:]*:(?:.* .*|[0-9]+)")
+_LEGACY: Final = (
+    "{0!r} is the key of a repeatable job of BullMQ 5, which is planned no longer; "
+    "remove_job_scheduler({0!r}) takes it away, upsert_job_scheduler with an id of your own replaces it"
+)
 
 logger = logging.getLogger("toril.scheduler")
+
+
+class LegacyRepeatError(ConfigurationError):
+    """A job belongs to a repeatable job of BullMQ 5 instead of a job scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +308,7 @@ async def plan_next_run(queue: Queue, job: Job[Any]) -> str | None:
     run has been started before. It is safe to repeat.
 
     Raises:
+        LegacyRepeatError: No scheduler planned it, but a repeatable job of BullMQ 5. It can run; nothing follows.
         ConfigurationError: The pattern or the time zone means nothing here. Nothing was planned.
     """
     scheduler_id = job.scheduler_id
@@ -310,7 +319,7 @@ async def plan_next_run(queue: Queue, job: Job[Any]) -> str | None:
         "HMGET", queue.keys.key(f"repeat:{scheduler_id}"), "ic", "missed"
     )
     if count is None and _LEGACY_ID.fullmatch(scheduler_id):
-        return None
+        raise LegacyRepeatError(f"queue {queue.name!r}: {_LEGACY.format(scheduler_id)}")
     fields = {name: str(value) for name, value in cast("dict[str, Any]", repeat).items() if value is not None}
     planned = _number(job.id.rpartition(":")[2])
     definition = JobScheduler.from_record(scheduler_id, planned or 0, {**fields, "missed": missed or "skip"})
@@ -515,7 +524,9 @@ def _check_id(scheduler_id: str, where: str) -> None:
         raise ConfigurationError(f"{where}: its id must be text and not empty")
     if any(ord(character) < 32 or ord(character) == 127 for character in scheduler_id):
         raise ConfigurationError(f"{where}: its id holds a control character")
-    if _LEGACY_ID.fullmatch(scheduler_id) or re.search(r":[0-9]+$", scheduler_id):
+    if _LEGACY_ID.fullmatch(scheduler_id):
+        raise ConfigurationError(f"{where}: {_LEGACY.format(scheduler_id)}")
+    if re.search(r":[0-9]+$", scheduler_id):
         # `repeat:a:5` would be both the scheduler `a:5` and a run of the scheduler `a`.
         raise ConfigurationError(
             f"{where}: its id looks like that of a run; let it not end in ':' and digits"

@@ -99,16 +99,24 @@ class _Waiter:
 
 
 class Node:
-    """One driver process. `stop` ends it; so does the end of ours."""
+    """One driver process. `stop` ends it; so does the end of ours.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: The server.
+        package: The reference client: `bullmq`, or `bullmq5` for its last version before 6.
+    """
+
+    def __init__(self, url: str, package: str = "bullmq") -> None:
         self._lock = threading.Lock()
         self._answers: dict[int, Future[Json]] = {}
         self._events: list[Event] = []
         self._waiters: list[_Waiter] = []
         self._ids = itertools.count(1)
         self._process = subprocess.Popen(
-            ["node", str(INTEROP / "driver.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ["node", str(INTEROP / "driver.js"), package],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         threading.Thread(target=self._read, name="node-driver", daemon=True).start()
         self.do("connect", options=server_options(url))

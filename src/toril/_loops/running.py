@@ -33,7 +33,7 @@ from ..errors import (
     WaitingError,
 )
 from ..job import Job
-from ..job_scheduler import plan_next_run
+from ..job_scheduler import LegacyRepeatError, plan_next_run
 from ..limits import check_size
 from ..options import StoredOptions
 from ..processor import Processor
@@ -232,6 +232,8 @@ class Running:
             # Another worker may know the pattern or the zone; a run without a next one would end the scheduler.
             logger.error("queue %r: job scheduler %r: %s", self._queue.name, claim.job.scheduler_id, error)
             self._tell("error", error)
+            if isinstance(error, LegacyRepeatError):
+                return  # as in Node: what is there already still runs
             raise DelayedError(_UNPLANNED_WAIT) from error
         if claim.is_lost:
             raise asyncio.CancelledError
