@@ -58,7 +58,7 @@ class Job(JobChildren, Generic[R_co]):
         self._return = returns
         self._data: Any = _UNREAD
         self._options: StoredOptions | None = None
-        self._on_progress: Callable[[Any], object] | None = None
+        self._on_progress: Callable[[Job[Any], Any], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} {self.name!r} in {self.queue.qualified_name!r}>"
@@ -322,7 +322,7 @@ class Job(JobChildren, Generic[R_co]):
         await self.queue.scripts.update_progress(self.id, self._token, text)
         self._record["progress"] = text
         if self._on_progress is not None:
-            self._on_progress(progress)
+            self._on_progress(self, progress)
 
     async def update_data(self, data: Any) -> None:
         """Replace the payload.
@@ -501,7 +501,7 @@ class Job(JobChildren, Generic[R_co]):
         if code < 0:
             raise refusal(code, self.id)
 
-    def on_progress(self, listener: Callable[[Any], object]) -> None:
+    def on_progress(self, listener: Callable[[Job[Any], Any], object]) -> None:
         """Call a function with each progress that is reported through this object; for workers."""
         self._on_progress = listener
 

@@ -89,15 +89,17 @@ class Running:
         self._limited = limited
         self._tell = tell
         self._threads = Threads(f"toril-{queue.name}")
+        # Asking for it costs a system call before Python 3.12, which is too much for each job.
+        self._loop = asyncio.get_running_loop()
 
     def start(self, claim: Claim) -> None:
         """Begin to run a job."""
-        loop = asyncio.get_running_loop()
+        claim.job.on_progress(self._progressed)
+        claim.task = self._loop.create_task(self._run(claim))
+
+    def _progressed(self, job: Job[Any], value: Any) -> None:
         # A plain function reports from its thread; listeners are called on the worker's event loop.
-        claim.job.on_progress(
-            lambda value: loop.call_soon_threadsafe(self._tell, "progress", claim.job, value)
-        )
-        claim.task = loop.create_task(self._run(claim))
+        self._loop.call_soon_threadsafe(self._tell, "progress", job, value)
 
     def close(self) -> None:
         """Let go of the threads."""
