@@ -201,8 +201,8 @@ async def test_a_worker_tells_of_its_pauses(queue: Queue) -> None:
     worker = Worker(queue, work)
     heard = Heard(worker, "paused", "resumed")
     async with worker:
-        worker.pause()
-        worker.resume()
+        await worker.pause()
+        await worker.resume()
         assert await heard.wait(2) == [("paused",), ("resumed",)]
 
 

@@ -69,6 +69,7 @@ NAMES = [
     "State",
     "SyncJob",
     "SyncQueue",
+    "Telemetry",
     "TooLargeError",
     "TorilError",
     "TransitionError",

@@ -796,11 +796,11 @@ async def test_a_paused_worker_lets_others_work(queue: Queue, other_queue: Queue
         async with other:
             await other_idle.wait()
             await until("the other worker's wait", lambda: blocked(queue, 2))
-            paused.pause()
+            await paused.pause()
             for _ in range(4):
                 assert await ended(await queue.add("a"), seconds=5) == ["other"]
-            other.pause()
-            paused.resume()
+            await other.pause()
+            await paused.resume()
             assert await ended(await queue.add("a"), seconds=5) == ["paused"]
 
 
@@ -908,12 +908,12 @@ async def test_a_fetch_that_is_on_its_way_when_the_worker_stops(queue: Queue, cl
     run = asyncio.create_task(worker.run(handle_signals=False))
     drained = Heard(worker, "drained")
     await drained.wait()
-    worker.pause()
+    await worker.pause()
     await queue.add("late")
     # A busy server: the fetch is sent, and its answer comes after the stop.
     busy = asyncio.create_task(client.eval(BUSY, 0, "10000000"))
     await asyncio.sleep(0.02)
-    worker.resume()
+    await worker.resume()
     await asyncio.sleep(0.05)
     worker.stop()
     async with within("the stop", 10):

@@ -43,7 +43,7 @@ from .job import Job
 from .job_children import Dependencies, DependenciesPage, DependencyCounts
 from .job_scheduler import JobScheduler
 from .limits import Limits
-from .options import Deduplication, JobOptions, KeepJobs, Parent
+from .options import Deduplication, JobOptions, KeepJobs, Parent, Telemetry
 from .processor import Processor
 from .queue import NewJob, Queue, find_queues
 from .queue_events import Event, QueueEvents
@@ -105,6 +105,7 @@ __all__ = [
     "State",
     "SyncJob",
     "SyncQueue",
+    "Telemetry",
     "TooLargeError",
     "TorilError",
     "TransitionError",

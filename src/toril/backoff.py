@@ -34,7 +34,7 @@ Duration = timedelta | float | int
 """A `timedelta`, or a number of seconds."""
 
 STOP: Final = "stop"
-"""What a backoff strategy returns when the job shall not be tried again."""
+"""What a backoff strategy returns when the job shall not be tried again; as in BullMQ, -1 says the same."""
 
 BackoffStrategy = Callable[
     [int, str, BaseException, "Job[Any]"],

@@ -15,7 +15,7 @@ from .codec import dumps, loads
 from .errors import ConfigurationError, JobFailedError, SerializationError, refusal
 from .job_children import JobChildren
 from .limits import check_size
-from .options import KeepRule, Parent, StoredOptions, expanded, prepare
+from .options import KeepRule, Parent, StoredOptions, Telemetry, expanded, prepare
 from .scripts import Fetch, FinishedJob
 from .states import FinishedState, State
 
@@ -95,6 +95,14 @@ class Job(JobChildren, Generic[R_co]):
         if self._options is None:
             self._options = StoredOptions.parse(self._record.get("opts", "{}"))
         return self._options
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The trace that it belongs to, whoever has added it."""
+        raw = self.options.raw
+        metadata = raw.get("tm")
+        # Node can store false.
+        return Telemetry(metadata if isinstance(metadata, str) else None, bool(raw.get("omc")))
 
     @property
     def timestamp(self) -> int:

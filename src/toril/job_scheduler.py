@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from ._cron import Cron, local_zone, zone
+from ._repeating import LATEST_DATE_MS, RepeatStrategy, next_fire
 from .backoff import Duration, milliseconds
 from .clock import Clock
 from .codec import dumps, loads
@@ -57,7 +57,6 @@ _NOT_FOR_TEMPLATES: Final = frozenset(
 )
 # How many schedulers one call looks at.
 _MOST_PER_LOOK: Final = 100
-_LATEST_DATE_MS: Final = 2**53 // 4096
 # Keys of repeatable jobs of BullMQ 5, `name:id:end date:zone:pattern or interval`, which 6 no longer plans.
 _LEGACY_ID: Final = re.compile(r"[^:]*:[^:]*:[0-9]*:[^:]*:(?:.* .*|[0-9]+)")
 _LEGACY: Final = (
@@ -153,6 +152,7 @@ class JobSchedulers:
     scripts: Scripts
     clock: Clock
     default_job_options: Mapping[str, Any]
+    repeat_strategy: RepeatStrategy | None
     limits: Limits
 
     async def upsert_job_scheduler(
@@ -181,7 +181,8 @@ class JobSchedulers:
         Args:
             scheduler_id: Unique in the queue.
             every: The interval between runs; the first is due at once, unless a start or an offset says otherwise.
-            pattern: A cron pattern of five fields, or six with the seconds first, in the dialect of Node's parser.
+            pattern: A cron pattern of five fields, or six with the seconds first, in the dialect of Node's parser; or
+                whatever the queue's `repeat_strategy` reads.
             tz: The time zone of the pattern, as 'Europe/Stockholm'; 'UTC' without it.
             limit: The most runs.
             start_date: No run before; a datetime (naive is local time), or epoch milliseconds.
@@ -220,14 +221,14 @@ class JobSchedulers:
             offset_ms=None if offset is None else milliseconds(offset, f"{where}: offset"),
             missed=missed,
         )
-        _check(definition, immediately, now_ms, where)
+        _check(definition, immediately, now_ms, where, is_cron=self.repeat_strategy is None)
         text = dumps({} if data is None else data, f"{where}: data")
         check_size(text, self.limits.data, f"{where}: data", "Limits.data")
         template = _template(options or {}, self.default_job_options, where)
         next_ms: int | None = None
         if definition.pattern is not None:
             try:
-                next_ms = now_ms if immediately else _next_fire(definition, now_ms)
+                next_ms = now_ms if immediately else next_fire(definition, now_ms, self.repeat_strategy)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{where}: {error}") from None
             if next_ms is None:
@@ -322,9 +323,15 @@ async def plan_next_run(queue: Queue, job: Job[Any]) -> str | None:
         raise LegacyRepeatError(f"queue {queue.name!r}: {_LEGACY.format(scheduler_id)}")
     fields = {name: str(value) for name, value in cast("dict[str, Any]", repeat).items() if value is not None}
     planned = _number(job.id.rpartition(":")[2])
-    definition = JobScheduler.from_record(scheduler_id, planned or 0, {**fields, "missed": missed or "skip"})
+    definition = JobScheduler.from_record(
+        scheduler_id, planned or 0, {**fields, "name": job.name, "missed": missed or "skip"}
+    )
     run = _following(
-        definition, job.options.raw, (_number(fields.get("count")) or 0) + 1, queue.clock.now_ms()
+        definition,
+        job.options.raw,
+        (_number(fields.get("count")) or 0) + 1,
+        queue.clock.now_ms(),
+        strategy=queue.repeat_strategy,
     )
     if run is None:
         return None
@@ -374,7 +381,7 @@ async def _mend(queue: Queue, scheduler_id: str, planned: str) -> bool:
         count = (_number(repeat.get("count")) or definition.iterations) + (not is_unrun)
     elif is_unrun:
         count = definition.iterations
-    run = _following(definition, options, count, now_ms, same_again=is_unrun)
+    run = _following(definition, options, count, now_ms, strategy=queue.repeat_strategy, same_again=is_unrun)
     if run is None:
         return False
     now_ms, next_run = run
@@ -394,6 +401,7 @@ def _following(
     count: int,
     now_ms: int,
     *,
+    strategy: RepeatStrategy | None,
     same_again: bool = False,
 ) -> tuple[int, NextRun] | None:
     """What follows the run that was planned for `next_ms`: (now, run); None where it was the last."""
@@ -405,7 +413,7 @@ def _following(
         return None
     next_ms: int | None = None
     if scheduler.pattern is not None:
-        next_ms = scheduler.next_ms if same_again else _next_fire(scheduler, now_ms)
+        next_ms = scheduler.next_ms if same_again else next_fire(scheduler, now_ms, strategy)
         if next_ms is None:
             return None
     elif scheduler.every_ms is None:
@@ -419,24 +427,6 @@ def _following(
         "count": count,
     }
     return now_ms, _next_run(scheduler.id, stored, repeat, now_ms, next_ms)
-
-
-def _next_fire(scheduler: JobScheduler, now_ms: int) -> int | None:
-    """When a pattern fires after its planned run, by its policy for missed ones."""
-    assert scheduler.pattern is not None
-    cron = Cron.parse(scheduler.pattern)
-    tz = local_zone() if scheduler.tz is None else zone(scheduler.tz)
-    planned = max(scheduler.next_ms, scheduler.start_ms or 0)
-    found: int | None = None
-    if scheduler.next_ms and scheduler.missed == "all":
-        found = cron.next_after(planned, tz)
-    elif scheduler.next_ms and scheduler.missed == "once":
-        found = cron.latest(planned, now_ms, tz)
-    if found is None:
-        found = cron.next_after(max(planned, now_ms), tz)
-    if found is None or found > min(scheduler.end_ms or _LATEST_DATE_MS, _LATEST_DATE_MS):
-        return None
-    return found
 
 
 def _next_run(
@@ -485,12 +475,12 @@ def _template(options: Mapping[str, Any], defaults: Mapping[str, Any], where: st
     return template
 
 
-def _check(scheduler: JobScheduler, immediately: bool, now_ms: int, where: str) -> None:
+def _check(scheduler: JobScheduler, immediately: bool, now_ms: int, where: str, *, is_cron: bool) -> None:
     if (scheduler.every_ms is None) == (scheduler.pattern is None):
         raise ConfigurationError(f"{where}: it needs either every or a pattern")
     if scheduler.pattern is not None:
         words = scheduler.pattern.split() if isinstance(scheduler.pattern, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
-        if len(words) not in {5, 6} and not scheduler.pattern.startswith("@"):
+        if is_cron and len(words) not in {5, 6} and not scheduler.pattern.startswith("@"):
             raise ConfigurationError(
                 f"{where}: cron pattern {scheduler.pattern!r} must have five fields, or six with the seconds first"
             )
@@ -559,7 +549,7 @@ def _date_ms(date: datetime | int, what: str) -> int:
         raise ConfigurationError(
             f"{what} must be a datetime or epoch milliseconds, got {type(date).__name__}"
         )
-    if not 10**12 <= date <= _LATEST_DATE_MS:
+    if not 10**12 <= date <= LATEST_DATE_MS:
         raise ConfigurationError(f"{what} must lie between 2001 and 2039; a number is epoch milliseconds")
     return date
 

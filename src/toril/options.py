@@ -30,6 +30,7 @@ __all__ = [
     "Parent",
     "PreparedOptions",
     "StoredOptions",
+    "Telemetry",
     "expanded",
     "prepare",
 ]
@@ -118,6 +119,21 @@ class Parent:
         return f"{self.queue}:{self.id}"
 
 
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """A trace that a job belongs to. It stays with the job through retries, and with a scheduler's further runs.
+
+    toril carries it; Node workers with telemetry go on with it, and so can a processor, see `Job.telemetry`.
+
+    Args:
+        metadata: The context as text, for OpenTelemetry a JSON object with `traceparent`.
+        omit_context: Workers shall not go on with any trace.
+    """
+
+    metadata: str | None = None
+    omit_context: bool = False
+
+
 class JobOptions(TypedDict, total=False):
     """What `add` takes beside name and data. Durations are `timedelta` or seconds."""
 
@@ -149,6 +165,8 @@ class JobOptions(TypedDict, total=False):
     """Drop the job, or another, while there is one of the same deduplication id."""
     parent: Parent | Job[Any]
     """The job that waits for this one."""
+    telemetry: Telemetry
+    """The trace that the job belongs to."""
     fail_parent_on_failure: bool
     """When the job fails for good, its parent fails too, and so on upwards."""
     continue_parent_on_failure: bool
@@ -211,7 +229,11 @@ def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
         if check is None:
             raise ConfigurationError(_unknown(name))
         stored_name, stored_value = check(name, value)
-        if stored_value is not None:
+        if isinstance(stored_value, Telemetry):
+            # One option of ours is two of BullMQ's.
+            raw |= {"tm": stored_value.metadata} if stored_value.metadata is not None else {}
+            raw |= {"omc": True} if stored_value.omit_context else {}
+        elif stored_value is not None:
             raw[stored_name] = stored_value
     return PreparedOptions(
         stored=dumps(raw, "options"),
@@ -337,6 +359,15 @@ def _check_deduplication(name: str, value: Any) -> tuple[str, Any]:
     return "de", value.stored()
 
 
+def _check_telemetry(name: str, value: Any) -> tuple[str, Any]:
+    if not isinstance(value, Telemetry):
+        raise ConfigurationError(f"{name} must be Telemetry(...), got {type(value).__name__}")
+    if value.metadata is not None and not isinstance(value.metadata, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{name}.metadata must be text, got {type(value.metadata).__name__}")
+    _check_flag(f"{name}.omit_context", value.omit_context)
+    return name, value
+
+
 def _check_parent(name: str, value: Any) -> tuple[str, Any]:
     if not isinstance(value, Parent):
         # A job; its module needs this one, so it is known by what it has.
@@ -371,6 +402,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], tuple[str, Any]]]] = {
     "remove_on_fail": _check_keep,
     "deduplication": _check_deduplication,
     "parent": _check_parent,
+    "telemetry": _check_telemetry,
     **{option: _flag(stored_name) for stored_name, option in _POLICIES.items()},
 }
 

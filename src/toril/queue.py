@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ca
 from weakref import WeakKeyDictionary
 
 from ._adding import MOST_PER_CALL, Adder
+from ._repeating import RepeatStrategy
 from .backoff import Duration
 from .clock import Clock
 from .codec import dumps, loads
@@ -30,7 +31,7 @@ from .limits import DEFAULT_LIMITS, Limits, check_count, check_job_name, check_s
 from .options import JobOptions, PreparedOptions, prepare
 from .processor import Decorator, Processor
 from .queue_getters import QueueGetters
-from .queue_verbs import QueueVerbs, escaped
+from .queue_verbs import QueueVerbs, escaped, positive_count
 from .scripts import NewRecord, Scripts
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         default_job_options: For options that `add` is not given.
         clock: What time it is; without it the server's.
         limits: How large data, return values and the like may be, here and in workers of this queue.
+        events_max_len: About how many events the queue keeps for listeners. Without it what the queue's settings
+            in Redis say, which is 10,000 at first. It is written with the first job that is added.
+        repeat_strategy: Reads the patterns of job schedulers instead of the cron parser. All workers of the queue
+            need the same; those of another program would plan other times.
 
     Raises:
         ConfigurationError: The name, the prefix, the URL or a default option cannot be.
@@ -86,6 +91,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         default_job_options: JobOptions | None = None,
         clock: Clock | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        events_max_len: int | None = None,
+        repeat_strategy: RepeatStrategy | None = None,
     ) -> None:
         self.limits: Limits = limits
         self.keys: QueueKeys = QueueKeys(prefix, name)
@@ -97,6 +104,10 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         self.clock: Clock = clock or self.connection.clock
         self.scripts: Scripts = Scripts(self.keys, self.connection)
         self.processors: dict[str, Processor[..., Any]] = {}
+        self.repeat_strategy: RepeatStrategy | None = repeat_strategy
+        if events_max_len is not None:
+            positive_count(events_max_len, f"queue {name!r}: events_max_len")
+        self._events_max_len = events_max_len
         self._owns_connection = not isinstance(connection, Connection)
         self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Adder] = WeakKeyDictionary()
         self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, EndListener] = WeakKeyDictionary()
@@ -233,7 +244,12 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         loop = asyncio.get_running_loop()
         adder = self._adders.get(loop)
         if adder is None:
-            adder = self._adders[loop] = Adder(self.name, self.scripts, self.connection)
+            if self._events_max_len is not None:
+                await self.connection.execute(
+                    "HSET", self.keys.key("meta"), "opts.maxLenEvents", self._events_max_len
+                )
+            # Somebody else may have made one meanwhile.
+            adder = self._adders.setdefault(loop, Adder(self.name, self.scripts, self.connection))
         return adder
 
     def _added(

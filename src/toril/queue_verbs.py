@@ -31,7 +31,7 @@ from .states import KEY_OF_STATE, FinishedState, State
 if TYPE_CHECKING:
     from .queue import Queue
 
-__all__ = ["QueueVerbs", "escaped", "orphan_candidates"]
+__all__ = ["QueueVerbs", "escaped", "orphan_candidates", "positive_count"]
 
 # The most jobs that one step of a bulk verb looks at.
 _MOST_PER_STEP: Final = 1_000
@@ -203,7 +203,7 @@ class QueueVerbs:
         Raises:
             QueueNotEmptyError: Jobs are running, and `force` was not given; the queue is paused.
         """
-        _positive_count(count)
+        positive_count(count, f"queue {self.name!r}: count")
         await self.pause()
         while True:
             answer = await self.scripts.obliterate(count, force=force)
@@ -234,7 +234,7 @@ class QueueVerbs:
         return await self._move_to_wait("delayed", count, 0)
 
     async def _move_to_wait(self, state: State, count: int, until_ms: int) -> int:
-        _positive_count(count)
+        positive_count(count, f"queue {self.name!r}: count")
         moved = 0
         while True:
             some = await self.scripts.move_jobs_to_wait(state, count, until_ms)
@@ -343,6 +343,11 @@ def orphan_candidates(base: str, keys: Iterable[str]) -> list[str]:
     return list(ids)
 
 
-def _positive_count(count: int) -> None:
+def positive_count(count: int, what: str) -> None:
+    """Refuse what is no whole number, or none that counts anything.
+
+    Raises:
+        ConfigurationError: It is such.
+    """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"count must be a whole number, at least 1; got {count!r}")
+        raise ConfigurationError(f"{what} must be a whole number, at least 1; got {count!r}")

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast, overload
+from typing import Any, Final, Self, TypeVar, overload
 
+from ._listeners import Listeners, WorkerEvent
 from ._loops.claims import Claim, Settings
 from ._loops.fetching import Fetching, started
 from ._loops.heartbeat import Heartbeat
 from ._loops.patience import Patience
 from ._loops.running import Process, Running
 from ._loops.signals import heard
+from ._repeating import RepeatStrategy
+from ._server import look_at_server
+from ._worker_options import keep_of, limiter_of, positive, whole, worker_name
 from .backoff import BackoffStrategy, Duration, milliseconds
 from .connection import Connection
 from .errors import (
-    AuthenticationError,
     ConfigurationError,
     FailedChildrenError,
     PendingChildrenError,
@@ -33,30 +35,12 @@ from .errors import (
 )
 from .job import Job
 from .job_scheduler import mend_job_schedulers
-from .options import KeepJobs, KeepRule, keep_rule, stored_keep
+from .options import KeepJobs
 from .queue import Queue
 from .scripts import Fetch, FinishedJob
 
 __all__ = ["Worker", "WorkerEvent"]
 
-WorkerEvent = Literal[
-    "ready",
-    "active",
-    "progress",
-    "completed",
-    "retried",
-    "failed",
-    "stalled",
-    "lock_lost",
-    "drained",
-    "paused",
-    "resumed",
-    "error",
-    "closed",
-]
-"""What a worker tells its own listeners; `QueueEvents` has what happens in the queue as a whole."""
-
-_EVENTS: Final = frozenset(cast("tuple[str, ...]", WorkerEvent.__args__))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 # After the grace, so long for handing jobs back.
 _LAST_WORDS: Final = 5.0
 
@@ -92,6 +76,8 @@ class Worker:
         metrics_points: For how many minutes `Queue.get_metrics` can look back; 0 counts nothing.
         skip_stalled_check: Leave the looking for silent workers' jobs to others.
         skip_lock_renewal: Let claims run out after `lock_duration`.
+        skip_version_check: Start although the server is older than toril supports.
+        repeat_strategy: As for `Queue`, where `queue` is a name.
 
     Raises:
         ConfigurationError: An option cannot be; says which.
@@ -121,58 +107,65 @@ class Worker:
         metrics_points: int = 0,
         skip_stalled_check: bool = False,
         skip_lock_renewal: bool = False,
+        skip_version_check: bool = False,
+        repeat_strategy: RepeatStrategy | None = None,
     ) -> None:
         if isinstance(queue, Queue):
-            if connection is not None or prefix is not None:
+            if connection is not None or prefix is not None or repeat_strategy is not None:
                 raise ConfigurationError(
-                    f"worker of queue {queue.name!r}: the queue has a connection and a prefix already"
+                    f"worker of queue {queue.name!r}: the queue has a connection, a prefix and a repeat_strategy "
+                    "of its own"
                 )
             self.queue: Queue = queue
             self._owns_queue = False
         else:
-            self.queue = Queue(queue, connection=connection, prefix=prefix or "bull")
+            self.queue = Queue(
+                queue, connection=connection, prefix=prefix or "bull", repeat_strategy=repeat_strategy
+            )
             self._owns_queue = True
         where = f"worker of queue {self.queue.name!r}"
         if process is None and self._owns_queue:
             raise ConfigurationError(f"{where}: by name it needs a function: Worker({queue!r}, process)")
         if process is not None and not callable(process):
             raise ConfigurationError(f"{where}: process must be a function, got {type(process).__name__}")
-        lock_ms = _positive(lock_duration, where, "lock_duration")
+        lock_ms = positive(lock_duration, where, "lock_duration")
         renew_ms = (
-            lock_ms / 4 if lock_renew_time is None else _positive(lock_renew_time, where, "lock_renew_time")
+            lock_ms / 4 if lock_renew_time is None else positive(lock_renew_time, where, "lock_renew_time")
         )
         if renew_ms >= lock_ms:
             raise ConfigurationError(f"{where}: lock_renew_time must be shorter than lock_duration")
         self._settings = Settings(
-            concurrency=_whole(concurrency, where, "concurrency", 1),
-            name=_worker_name(name, where),
+            concurrency=whole(concurrency, where, "concurrency", 1),
+            name=worker_name(name, where),
             lock_ms=lock_ms,
             renew_every=renew_ms / 1000,
-            stalled_ms=_positive(stalled_interval, where, "stalled_interval"),
-            max_stalled=_whole(max_stalled_count, where, "max_stalled_count", 0),
-            drain_delay=_positive(drain_delay, where, "drain_delay") / 1000,
+            stalled_ms=positive(stalled_interval, where, "stalled_interval"),
+            max_stalled=whole(max_stalled_count, where, "max_stalled_count", 0),
+            drain_delay=positive(drain_delay, where, "drain_delay") / 1000,
             grace=milliseconds(grace, f"{where}: grace") / 1000,
-            max_limit_wait=_positive(maximum_rate_limit_delay, where, "maximum_rate_limit_delay") / 1000,
-            limiter=_limiter(limiter, where),
+            max_limit_wait=positive(maximum_rate_limit_delay, where, "maximum_rate_limit_delay") / 1000,
+            limiter=limiter_of(limiter, where),
             max_started_attempts=None
             if max_started_attempts is None
-            else _whole(max_started_attempts, where, "max_started_attempts", 1),
-            keep_completed=_keep(remove_on_complete, "remove_on_complete"),
-            keep_failed=_keep(remove_on_fail, "remove_on_fail"),
-            metrics_points=_whole(metrics_points, where, "metrics_points", 0),
+            else whole(max_started_attempts, where, "max_started_attempts", 1),
+            keep_completed=keep_of(remove_on_complete, "remove_on_complete"),
+            keep_failed=keep_of(remove_on_fail, "remove_on_fail"),
+            metrics_points=whole(metrics_points, where, "metrics_points", 0),
             backoff_strategy=backoff_strategy,
             skip_stalled_check=skip_stalled_check,
             skip_lock_renewal=skip_lock_renewal,
         )
+        self._skips_version_check = skip_version_check
         self._process = process
-        self._listeners: dict[str, list[Callable[..., Any]]] = {}
+        self._listeners = Listeners(self.queue.name)
         self._stop: asyncio.Event | None = None
         self._is_hurried = False
         self._is_handing_back = False
         self._main: asyncio.Task[None] | None = None
         self._fetching: Fetching | None = None
         self._running: Running | None = None
-        self._telling: set[asyncio.Task[Any]] = set()
+        self._is_paused = False
+        self._is_over: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Worker of {self.queue.qualified_name!r}, concurrency {self._settings.concurrency}>"
@@ -184,13 +177,25 @@ class Worker:
 
     @property
     def concurrency(self) -> int:
-        """How many jobs run at once."""
+        """How many jobs run at once. It can be set while the worker runs; running jobs go on."""
         return self._settings.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        where = f"worker of queue {self.queue.name!r}"
+        self._settings.concurrency = whole(concurrency, where, "concurrency", 1)
+        if self._fetching is not None:
+            self._fetching.concurrency_changed()
 
     @property
     def is_running(self) -> bool:
         """Whether it has started and not ended."""
         return self._stop is not None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether this worker fetches nothing, by `pause`; the queue may be paused too, see `Queue.is_paused`."""
+        return self._is_paused
 
     @overload
     def on(self, event: WorkerEvent, listener: F) -> F: ...
@@ -201,24 +206,13 @@ class Worker:
 
         It may be `async def`. What it raises is logged and hurts nobody. Arguments by event: active(job),
         progress(job, value), completed(job, return_value), retried(job, error, delay_ms), failed(job, reason),
-        stalled(job_id), lock_lost(job), error(exception); the others have none.
+        stalled(job_id), lock_lost(job), lock_renewal_failed(job_ids), locks_renewed(job_ids), error(exception);
+        the others have none.
 
         Raises:
             ConfigurationError: There is no such event.
         """
-        if event not in _EVENTS:
-            raise ConfigurationError(
-                f"a worker has no event {event!r}; there are {', '.join(sorted(_EVENTS))}"
-            )
-        if listener is None:
-
-            def decorate(function: F) -> F:
-                self._listeners.setdefault(event, []).append(function)
-                return function
-
-            return decorate
-        self._listeners.setdefault(event, []).append(listener)
-        return listener
+        return self._listeners.on(event) if listener is None else self._listeners.on(event, listener)
 
     async def run(self, *, handle_signals: bool = True) -> None:
         """Work until `stop`, or SIGTERM or SIGINT; a second signal ends the grace.
@@ -233,14 +227,19 @@ class Worker:
         if self._stop is not None:
             raise ConfigurationError(f"worker of queue {self.queue.name!r} is running already")
         stop = self._stop = asyncio.Event()
+        over = self._is_over = asyncio.Event()
         self._is_hurried = self._is_handing_back = False
         with heard(self._received) if handle_signals else contextlib.nullcontext():
             try:
                 await self._live(stop)
             finally:
                 self._stop = None
-                if self._owns_queue:
-                    await self.queue.close()
+                try:
+                    if self._owns_queue:
+                        await self.queue.close()
+                finally:
+                    self._is_over = None
+                    over.set()
 
     def stop(self, *, now: bool = False) -> None:
         """Begin to stop: fetch no more, let running jobs end within the grace, hand the others back.
@@ -253,6 +252,16 @@ class Worker:
             self._stop.set()
             if self._is_hurried:
                 self._hurry()
+
+    async def close(self, *, force: bool = False) -> None:
+        """Stop, and wait until the worker has ended; as `stop`, from outside the task that runs it.
+
+        Args:
+            force: Without any grace: running jobs are handed back at once.
+        """
+        self.stop(now=force)
+        if self._is_over is not None:
+            await self._is_over.wait()
 
     async def get_next_job(
         self, *, token: str | None = None, block: Duration | None = None
@@ -289,34 +298,67 @@ class Worker:
             finally:
                 await lane.close()
 
-    def cancel_job(self, job_id: str) -> bool:
+    def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
         """Take a job away from its processor here: the attempt fails. False where this worker does not run it.
 
         An `async def` is cancelled where it awaits; a plain `def` runs on in its thread, unheard.
+
+        Args:
+            job_id: Which.
+            reason: Becomes part of the job's failed reason, and the message of the `CancelledError`.
         """
         claim = self._fetching.claims.get(job_id) if self._fetching is not None else None
         if claim is None or claim.is_ending:
             return False
         claim.is_cancelled = True
+        claim.cancel_reason = reason or ""
         claim.cancel()
         return True
 
-    def cancel_all_jobs(self) -> int:
-        """Take all jobs away from their processors here; return how many."""
+    def cancel_all_jobs(self, reason: str | None = None) -> int:
+        """Take all jobs away from their processors here; return how many. As `cancel_job`."""
         held = list(self._fetching.claims) if self._fetching is not None else []
-        return sum(map(self.cancel_job, held))
+        return sum(self.cancel_job(job_id, reason) for job_id in held)
 
-    def pause(self) -> None:
-        """Fetch no more until `resume`; running jobs go on. Other workers are not concerned."""
-        if self._fetching is not None:
-            self._fetching.pause()
-        self._tell("paused")
+    async def pause(self, *, do_not_wait_active: bool = False) -> None:
+        """Fetch no more until `resume`, and wait until the running jobs have ended. Other workers are not concerned.
 
-    def resume(self) -> None:
+        Args:
+            do_not_wait_active: Do not wait for them. A processor that pauses its own worker would wait for itself.
+        """
+        self._is_paused = True
+        fetching = self._fetching
+        if fetching is not None:
+            fetching.pause()
+        self._listeners.tell("paused")
+        if fetching is not None and not do_not_wait_active:
+            await self._until_idle(fetching, None)
+
+    async def resume(self) -> None:
         """Fetch again."""
+        self._is_paused = False
         if self._fetching is not None:
             self._fetching.resume()
-        self._tell("resumed")
+        self._listeners.tell("resumed")
+
+    async def rate_limit(self, duration: Duration) -> None:
+        """Let no job of the queue start for so long; as `Queue.rate_limit`."""
+        await self.queue.rate_limit(duration)
+
+    async def check_stalled_jobs(self) -> list[str]:
+        """Take back jobs whose workers have fallen silent, and mend job schedulers; return the ids taken back.
+
+        A worker that runs does it by itself; who fetches by hand calls it every `stalled_interval`. Of all calls in
+        that time, over all workers, one does the work.
+        """
+        taken_back = await self.queue.scripts.move_stalled_jobs_to_wait(
+            self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
+        )
+        for job_id in taken_back:
+            logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
+            self._listeners.tell("stalled", job_id)
+        await mend_job_schedulers(self.queue)
+        return taken_back
 
     async def __aenter__(self) -> Self:
         self._main = asyncio.get_running_loop().create_task(self.run(handle_signals=False))
@@ -337,14 +379,34 @@ class Worker:
     async def _live(self, stop: asyncio.Event) -> None:
         queue, settings = self.queue, self._settings
         fetching = Fetching(
-            queue, settings, self._start, self._settled, lambda: self._tell("drained"), self._lock_lost
+            queue,
+            settings,
+            self._start,
+            self._settled,
+            lambda: self._listeners.tell("drained"),
+            self._lock_lost,
         )
         running = Running(
-            queue, settings, self._process, fetching.ended, fetching.dropped, fetching.limit_for, self._tell
+            queue,
+            settings,
+            self._process,
+            fetching.ended,
+            fetching.dropped,
+            fetching.limit_for,
+            self._listeners.tell,
         )
         self._fetching, self._running = fetching, running
+        if self._is_paused:
+            fetching.pause()
         await self._get_ready(stop)
-        heartbeat = Heartbeat(queue.keys, queue.connection, settings, fetching.claims, self._lock_lost)
+        heartbeat = Heartbeat(
+            queue.keys,
+            queue.connection,
+            settings,
+            fetching.claims,
+            self._renewal_failed,
+            lambda ids: self._listeners.tell("locks_renewed", ids),
+        )
         heartbeat.start()
         try:
             async with asyncio.TaskGroup() as group:
@@ -357,8 +419,9 @@ class Worker:
                     queue.connection.safe_url,
                     settings.concurrency,
                 )
-                self._tell("ready")
+                self._listeners.tell("ready")
                 await stop.wait()
+                self._listeners.tell("closing")
                 stalled.cancel()
                 await self._wind_down(fetching)
         except asyncio.CancelledError:
@@ -376,9 +439,8 @@ class Worker:
             running.close()
             self._fetching = self._running = None
             logger.info("worker of queue %r: stopped", queue.name)
-            self._tell("closed")
-            if self._telling:
-                await asyncio.wait(self._telling, timeout=_LAST_WORDS)
+            self._listeners.tell("closed")
+            await self._listeners.heard_out(_LAST_WORDS)
 
     async def _get_ready(self, stop: asyncio.Event) -> None:
         """Reach the server for the first time, however long it takes to come up."""
@@ -386,35 +448,19 @@ class Worker:
         while not stop.is_set():
             try:
                 await self.queue.connection.learn_time()
-                await self._warn_of_eviction()
+                await look_at_server(self.queue.connection, skip_version_check=self._skips_version_check)
             except ConfigurationError:
                 # At the start this is a mistake in the settings, a wrong password among them; later that may be a
                 # password that is being changed.
                 raise
             except TorilError as error:
-                self._tell("error", error)
+                self._listeners.tell("error", error)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience.failed(error)):
                         await stop.wait()
             else:
                 patience.worked()
                 return
-
-    async def _warn_of_eviction(self) -> None:
-        connection = self.queue.connection
-        try:
-            memory: str = await connection.execute("INFO", "memory")
-        except AuthenticationError:
-            # INFO is not among this user's rights; `toril doctor` says so.
-            return
-        policy = memory.partition("maxmemory_policy:")[2].partition("\r\n")[0] or "noeviction"
-        if policy != "noeviction":
-            logger.warning(
-                "the server at %s evicts keys when its memory is full (maxmemory-policy %s), which loses jobs; "
-                "set it to noeviction",
-                connection.safe_url,
-                policy,
-            )
 
     async def _wind_down(self, fetching: Fetching) -> None:
         await fetching.stop()
@@ -430,7 +476,7 @@ class Worker:
             )
         fetching.finish()
 
-    async def _until_idle(self, fetching: Fetching, seconds: float, *, is_grace: bool = False) -> None:
+    async def _until_idle(self, fetching: Fetching, seconds: float | None, *, is_grace: bool = False) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while fetching.is_busy and not (is_grace and self._is_hurried):
@@ -459,7 +505,7 @@ class Worker:
                 await loop()
             except Exception as error:
                 logger.exception("queue %r: %s failed unexpectedly; it goes on", self.queue.name, name)
-                self._tell("error", error)
+                self._listeners.tell("error", error)
                 await asyncio.sleep(patience.failed(error))
             else:
                 return
@@ -472,13 +518,7 @@ class Worker:
         while True:
             wait = interval
             try:
-                taken_back = await self.queue.scripts.move_stalled_jobs_to_wait(
-                    self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
-                )
-                for job_id in taken_back:
-                    logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
-                    self._tell("stalled", job_id)
-                await mend_job_schedulers(self.queue)
+                await self.check_stalled_jobs()
             except TorilError as error:
                 wait = min(interval, patience.failed(error))
             else:
@@ -500,9 +540,9 @@ class Worker:
                 logger.info("job %s (%s) in %r: %s", job.id, job.name, self.queue.name, end.target)
             if end.target == "completed":
                 if "completed" in self._listeners:
-                    self._tell("completed", job, job.return_value)
+                    self._listeners.tell("completed", job, job.return_value)
             else:
-                self._tell("failed", job, end.value)
+                self._listeners.tell("failed", job, end.value)
         elif isinstance(refused, (PendingChildrenError, FailedChildrenError)):
             # A refused completion is a failed attempt, and children that have failed will not get better.
             cause = UnrecoverableError(str(refused)) if isinstance(refused, FailedChildrenError) else refused
@@ -510,7 +550,11 @@ class Worker:
             claim.task = asyncio.get_running_loop().create_task(self._running.fail(claim, cause))
         else:
             logger.warning("%s; what its processor did may be done again by another worker", refused)
-            self._tell("lock_lost", job)
+            self._listeners.tell("lock_lost", job)
+
+    def _renewal_failed(self, claims: list[Claim]) -> None:
+        self._listeners.tell("lock_renewal_failed", [claim.job.id for claim in claims])
+        self._lock_lost(claims)
 
     def _lock_lost(self, claims: list[Claim]) -> None:
         if self._fetching is None:
@@ -527,25 +571,7 @@ class Worker:
             )
             claim.is_lost = True
             claim.cancel()
-            self._tell("lock_lost", claim.job)
-
-    def _tell(self, event: str, *args: Any) -> None:
-        for listener in self._listeners.get(event, ()):
-            try:
-                answer = listener(*args)
-            except Exception:
-                logger.exception("queue %r: a listener of %r raised", self.queue.name, event)
-                continue
-            if inspect.iscoroutine(answer):
-                telling = asyncio.get_running_loop().create_task(self._hear_out(answer, event))
-                self._telling.add(telling)
-                telling.add_done_callback(self._telling.discard)
-
-    async def _hear_out(self, answer: Coroutine[Any, Any, Any], event: str) -> None:
-        try:
-            await answer
-        except Exception:
-            logger.exception("queue %r: a listener of %r raised", self.queue.name, event)
+            self._listeners.tell("lock_lost", claim.job)
 
     def _received(self, number: signal.Signals) -> None:
         is_first = self._stop is not None and not self._stop.is_set()
@@ -556,37 +582,3 @@ class Worker:
             "stopping" if is_first else "stopping at once",
         )
         self.stop(now=not is_first)
-
-
-def _positive(duration: Duration, where: str, option: str) -> int:
-    value = milliseconds(duration, f"{where}: {option}")
-    if value <= 0:
-        raise ConfigurationError(f"{where}: {option} must be positive")
-    return value
-
-
-def _whole(value: int, where: str, option: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{where}: {option} must be a whole number, at least {least}; got {value!r}")
-    return value
-
-
-def _worker_name(name: str | None, where: str) -> str:
-    if name is None:
-        return ""
-    if not name or not name.isprintable() or any(character.isspace() for character in name):
-        raise ConfigurationError(
-            f"{where}: name {name!r} must be text without spaces, since it names a connection"
-        )
-    return name
-
-
-def _limiter(limiter: tuple[int, Duration] | None, where: str) -> tuple[int, int] | None:
-    if limiter is None:
-        return None
-    most, duration = limiter
-    return _whole(most, where, "limiter", 1), _positive(duration, where, "limiter duration")
-
-
-def _keep(rule: bool | int | KeepJobs | None, option: str) -> KeepRule:
-    return (None if rule is None else keep_rule(stored_keep(option, rule))) or KeepRule()

@@ -14,9 +14,9 @@ from ..options import KeepRule
 __all__ = ["Claim", "Settings"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """A worker's options, checked, in the units that the loops use."""
+    """A worker's options, checked, in the units that the loops use. Only the concurrency changes while it runs."""
 
     concurrency: int
     name: str
@@ -49,6 +49,7 @@ class Claim:
         is_lost: The lock is gone; nothing more is written about the job.
         is_given_back: The worker is closing and takes the job away from its processor.
         is_cancelled: Somebody has asked that this attempt fail.
+        cancel_reason: Why, in their words; may be empty.
         is_begun: Its task has taken its first step.
         has_slot: It counts towards the worker's concurrency.
     """
@@ -61,6 +62,7 @@ class Claim:
     is_lost: bool = False
     is_given_back: bool = False
     is_cancelled: bool = False
+    cancel_reason: str = ""
     is_begun: bool = False
     has_slot: bool = True
 
@@ -68,4 +70,4 @@ class Claim:
         """Take the job away from its processor."""
         # A task that is cancelled before its first step never runs, and could not hand the job back.
         if self.task is not None and self.is_begun:
-            self.task.cancel()
+            self.task.cancel(self.cancel_reason or None)

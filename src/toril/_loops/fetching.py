@@ -51,6 +51,10 @@ def started(record: dict[str, str], worker: str, now_ms: int) -> dict[str, str]:
     return record
 
 
+def _most_per_call(settings: Settings) -> int:
+    return min(math.ceil(settings.concurrency / _LANES), _MOST_PER_CALL)
+
+
 class Fetching:
     """A worker's dealings with its queue.
 
@@ -84,7 +88,7 @@ class Fetching:
         self._on_lost = lost
         self._worker_id = str(uuid.uuid4())
         self._calls = 0
-        self._most = min(math.ceil(settings.concurrency / _LANES), _MOST_PER_CALL)
+        self._most = _most_per_call(settings)
         self._ends: deque[tuple[Claim, FinishedJob, bool]] = deque()
         self._running = 0
         self._reserved = 0
@@ -128,6 +132,13 @@ class Fetching:
     def resume(self) -> None:
         """Fetch again."""
         self.is_paused = False
+        self._is_drained = False
+        self._kick()
+        self._waiter_wake.set()
+
+    def concurrency_changed(self) -> None:
+        """Fetch for the slots that there are now; what runs beyond them goes on."""
+        self._most = _most_per_call(self._settings)
         self._is_drained = False
         self._kick()
         self._waiter_wake.set()

@@ -43,6 +43,7 @@ class Heartbeat(threading.Thread):
         settings: The worker's.
         claims: What the worker holds; read here, changed only on the event loop.
         lost: Called on the event loop with the claims whose lock is gone.
+        renewed: Called on the event loop with the ids of jobs whose lock has been extended.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Heartbeat(threading.Thread):
         settings: Settings,
         claims: dict[str, Claim],
         lost: Callable[[list[Claim]], None],
+        renewed: Callable[[list[str]], None],
     ) -> None:
         super().__init__(name=f"toril-heartbeat-{keys.queue}", daemon=True)
         self._keys = keys
@@ -59,6 +61,7 @@ class Heartbeat(threading.Thread):
         self._settings = settings
         self._claims = claims
         self._lost = lost
+        self._renewed = renewed
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._client = connection.sync_client(keys.base)
@@ -113,6 +116,9 @@ class Heartbeat(threading.Thread):
         for claim in due:
             if claim.job.id not in gone:
                 claim.renewed = now
+        kept = [claim.job.id for claim in due if claim.job.id not in gone]
+        if kept:
+            self._loop.call_soon_threadsafe(self._renewed, kept)
         # The end of a job takes its lock away, which is no loss.
         lost = [claim for claim in due if claim.job.id in gone and not claim.is_ending]
         if lost:

@@ -298,7 +298,7 @@ class Running:
         if claim.is_lost:
             self._dropped(claim)
         elif claim.is_cancelled:
-            await self.fail(claim, RuntimeError("the job was cancelled"))
+            await self.fail(claim, RuntimeError(_cancellation(claim.cancel_reason)))
         elif claim.is_given_back:
             if await self._insist(claim, lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token)):
                 logger.info("job %s (%s) in %r: handed back", claim.job.id, claim.job.name, self._queue.name)
@@ -397,7 +397,7 @@ class Running:
             wait = strategy(made, kind, error, job)
             if inspect.isawaitable(wait):
                 wait = await wait
-            return None if wait == STOP else milliseconds(cast(Any, wait), "backoff")
+            return None if wait in (STOP, -1) else milliseconds(cast(Any, wait), "backoff")
         except Exception:
             logger.exception(
                 "job %s (%s) in %r: the backoff strategy raised", job.id, job.name, self._queue.name
@@ -462,6 +462,10 @@ def _until_ms(until: datetime | timedelta | float, now_ms: int) -> int:
     if isinstance(until, datetime):
         return max(0, round(until.timestamp() * 1000) - now_ms)
     return milliseconds(until, "DelayedError")
+
+
+def _cancellation(reason: str) -> str:
+    return f"the job was cancelled: {reason}" if reason else "the job was cancelled"
 
 
 def _reason(error: BaseException) -> str:
