@@ -56,7 +56,9 @@ async def test_jobs_of_a_flow_have_their_own(queue: Queue, server_url: str) -> N
     for job, telemetry in zip(flow, (TRACE, quiet), strict=True):
         found = await queue.get_job_or_raise(job.id)
         assert found.telemetry == telemetry
-    assert (await queue.get_job_or_raise(flow.children[0].job.id)).options.raw["omc"] is True
+    silent = await queue.get_job_or_raise(flow.children[0].job.id)
+    assert silent.telemetry.omit_context
+    assert silent.options.raw["omc"] is True
 
 
 async def test_a_job_without_a_trace(queue: Queue) -> None:

@@ -49,6 +49,7 @@ class History:
     faults: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def move(self, state: str, allowed: frozenset[str]) -> None:
+        """Take in a move to a state, which is a fault where the job was in none of the allowed ones."""
         if self.state and self.state not in allowed:
             ends_again = {state, self.state} <= {"completed", "failed"}
             self.faults.append(
