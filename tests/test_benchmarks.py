@@ -230,7 +230,7 @@ def test_a_run_that_loses_a_job_is_an_error() -> None:
             bench.start()
             # Looking in the wrong place is like losing the jobs.
             bench.hello["kept"] = "bull:bench:failed"
-            with pytest.raises(BenchError, match="100 jobs have run, and 0 are completed"):
+            with pytest.raises(BenchError, match="120 jobs have run, and 0 are completed"):
                 bench.measure(WORKLOADS["drain"])
         finally:
             bench.end()
