@@ -56,7 +56,7 @@ chaos: $(VENV)/.dev-installed  ## Crash servers, count what was lost, and write 
 	@$(BIN)/python -m chaos.persistence --write
 
 bench: $(VENV)/.dev-installed $(BENCHED) $(if $(NODE),interop/node_modules/.package-lock.json)  ## Measure against other queues, and write the page in docs/.
-	@$(BIN)/python -m benchmarks $(if $(SCALE),scale,run) $(BENCH)
+	@$(BIN)/python -m benchmarks $(if $(SCALE),scale --write,run) $(BENCH)
 
 bench-quick: $(VENV)/.dev-installed  ## Measure toril alone, and compare with the last recorded run.
 	@$(BIN)/python -m benchmarks quick $(BENCH)

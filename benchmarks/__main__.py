@@ -13,6 +13,8 @@ from benchmarks.cells import Settings
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.quick import TOLERANCE, quick
 from benchmarks.runner import Results, run
+from benchmarks.scale import TESTS, scale
+from benchmarks.scale import table as scale_table
 from benchmarks.workloads import WORKLOADS
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
@@ -41,6 +43,11 @@ def main() -> int:
     short.add_argument("--tolerance", type=float, default=TOLERANCE, help="how much slower is still noise")
     short.add_argument("--against", type=Path, default=RECORDED)
 
+    large = commands.add_parser("scale", help="what holds for a few must hold for many")
+    large.add_argument("--tests", type=_names(TESTS), default=list(TESTS), metavar="A,B")
+    large.add_argument("--factor", type=float, default=1.0, help="of the full size")
+    large.add_argument("--write", action="store_true", help="write the table into the page")
+
     page = commands.add_parser(
         "report", help="write chart and page from the recorded run, and print its tables"
     )
@@ -64,6 +71,11 @@ def main() -> int:
     if arguments.command == "quick":
         recorded = Results.load(arguments.against) if arguments.against.exists() else None
         return quick(recorded, arguments.rounds, arguments.seconds, arguments.tolerance)
+    if arguments.command == "scale":
+        lines = scale(arguments.tests, arguments.factor)
+        if arguments.write:
+            report.replace_part(report.PAGE, "python -m benchmarks scale --write", scale_table(lines))
+        return 0 if all(line.is_met for line in lines) else 1
     results = Results.load(arguments.input)
     print(report.tables(results))
     if not arguments.print:

@@ -108,7 +108,7 @@ class Bench:
     def _add(self, workload: Workload, deadline: float) -> Sample:
         count = self._count(workload, self.contestant.add_rate)
         before = self.arena.read()
-        answer = self._ask({"do": workload.how, "n": count, "job": workload.job, "warm": True}, deadline)
+        answer = self.ask({"do": workload.how, "n": count, "job": workload.job, "warm": True}, deadline)
         after = self.arena.read()
         self._expect_held(count)
         return {
@@ -120,7 +120,7 @@ class Bench:
 
     def _drain(self, workload: Workload, deadline: float) -> Sample:
         count = self._count(workload, self.contestant.run_rate)
-        self._ask({"do": "fill", "n": count, "job": workload.job}, deadline)
+        self.ask({"do": "fill", "n": count, "job": workload.job}, deadline)
         self._expect_held(count)
         with self._working(workload) as (workers, tally):
             return self._watch(workload, count, 0, workers, tally, deadline)
@@ -175,7 +175,7 @@ class Bench:
         with self._working(workload) as (workers, tally):
             ready = self._await_ready(workers, tally, deadline)
             due = time.time() + adding + 0.5
-            self._ask({"do": "fill", "n": count, "job": {"due": due}}, deadline)
+            self.ask({"do": "fill", "n": count, "job": {"due": due}}, deadline)
             if (wait := due - time.time()) < 0:
                 raise BenchError("adding took longer than the delay, so the jobs were not due together")
             time.sleep(wait)
@@ -183,10 +183,10 @@ class Bench:
 
     def _memory(self, workload: Workload, deadline: float) -> Sample:
         # Scripts, connections and the library's own keys are there before; only jobs come.
-        self._ask({"do": "fill", "n": 10}, deadline)
+        self.ask({"do": "fill", "n": 10}, deadline)
         self.arena.empty()
         before = self.arena.used_memory()
-        self._ask({"do": "fill", "n": MEMORY_JOBS}, deadline)
+        self.ask({"do": "fill", "n": MEMORY_JOBS}, deadline)
         used = self.arena.used_memory() - before
         self._expect_held(MEMORY_JOBS)
         return {"n": MEMORY_JOBS, "bytes": used / MEMORY_JOBS}
@@ -237,7 +237,7 @@ class Bench:
 
     def _await_ready(self, workers: list[Program], tally: Path, deadline: float) -> int:
         """Let a few jobs through, so that all connections are made; return how many."""
-        self._ask({"do": "one", "n": READY_JOBS}, deadline)
+        self.ask({"do": "one", "n": READY_JOBS}, deadline)
         ran = await_count(Reader(tally), READY_JOBS, workers, deadline)
         self._await_empty()
         return ran
@@ -273,7 +273,8 @@ class Bench:
         if self.hello["kept"] and (kept := self.arena.held([self.hello["kept"]])) != count:
             raise BenchError(f"{count} jobs have run, and {kept} are completed")
 
-    def _ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
+    def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """Let the producer do something, and wait until it has."""
         self._tell(command)
         return self._hear(deadline)
 
