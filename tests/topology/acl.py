@@ -111,8 +111,8 @@ def rule(role: str, commands: set[str], keys: str = "bull:*") -> str:
 
 def written() -> dict[str, str]:
     """The rules in the docs, by their roles."""
-    found = re.findall(r"ACL SETUSER toril-(\w+) .*", DOC.read_text())
-    lines = re.findall(r"ACL SETUSER toril-\w+ .*", DOC.read_text())
+    found = re.findall(r"ACL SETUSER toril-(\w+) on .*", DOC.read_text())
+    lines = re.findall(r"ACL SETUSER toril-\w+ on .*", DOC.read_text())
     return dict(zip(found, lines, strict=True))
 
 
@@ -124,7 +124,7 @@ async def _main() -> None:
         line = rule(role, found.needed())
         print(f"{line}\n  scripts: {', '.join(sorted(found.scripts))}")
         print("  rare:", ", ".join(sorted(found.needed() - set(found.commands))))
-        text = re.sub(rf"ACL SETUSER toril-{role} .*", lambda _, line=line: line, text)
+        text = re.sub(rf"ACL SETUSER toril-{role} on .*", lambda _, line=line: line, text)
     if "--write" in sys.argv:
         DOC.write_text(text)
 
