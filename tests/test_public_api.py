@@ -32,6 +32,7 @@ NAMES = [
     "DependenciesPage",
     "DependenciesRange",
     "DependencyCounts",
+    "DurabilityError",
     "Event",
     "Exponential",
     "FailedChildrenError",

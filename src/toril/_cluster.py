@@ -105,6 +105,15 @@ class Router:
         answers: list[Any] = await self.run(commands, lambda node: node.execute_all(commands))
         return answers
 
+    async def execute_then(
+        self, first: tuple[Any, ...], second: tuple[Any, ...], timeout: float
+    ) -> list[Any]:
+        """As `Connection.execute_then`."""
+        answers: list[Any] = await self.run(
+            [first, second], lambda node: node.execute_then(first, second, timeout=timeout)
+        )
+        return answers
+
     async def run(self, commands: Sequence[tuple[Any, ...]], send: Send) -> Any:
         """Send to the node that has the slot; where it has moved, to the node that has it now."""
         slot = slot_of(commands)

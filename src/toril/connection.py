@@ -148,6 +148,26 @@ class Connection:
         finally:
             self._give_back(clients, lane)
 
+    async def execute_then(
+        self, first: tuple[Any, ...], second: tuple[Any, ...], *, timeout: float
+    ) -> list[Any]:
+        """Send two commands on one connection; return both answers, an error of the second in its place.
+
+        Args:
+            timeout: How many seconds the server may take.
+
+        Raises:
+            As `execute`, of the first.
+        """
+        if self._router is not None:
+            return await self._router.execute_then(first, second, timeout)
+        clients = self._of_loop()
+        lane = await self._take(clients)
+        try:
+            return await lane.execute_then(first, second, timeout=timeout)
+        finally:
+            self._give_back(clients, lane)
+
     def take_idle(self) -> Lane | None:
         """Take a connection that is open and idle, for calls behind each other; None if there is none just now.
 
@@ -366,10 +386,18 @@ class Lane:
         """Send several commands at once; see `Connection.execute_all`."""
         return await self._call(b"".join(map(pack, commands)), len(commands), timeout)
 
-    def send(self, data: bytes, wanted: int, done: Done, timeout: float = CALL_TIMEOUT) -> None:
+    async def execute_then(
+        self, first: tuple[Any, ...], second: tuple[Any, ...], *, timeout: float
+    ) -> list[Any]:
+        """Send two commands at once; see `Connection.execute_then`."""
+        return await self._call(pack(first) + pack(second), 2, timeout, raises=1)
+
+    def send(
+        self, data: bytes, wanted: int, done: Done, timeout: float = CALL_TIMEOUT, raises: int | None = None
+    ) -> None:
         """Send packed commands over a lane that is open, behind what was sent before.
 
-        `done` gets the answers, or an error of toril's.
+        `done` gets the answers, or an error of toril's. With `raises`, errors of later commands stand in their place.
         """
         wire = self._wire
         assert wire is not None
@@ -379,20 +407,23 @@ class Lane:
             if isinstance(outcome, Exception):
                 done(self._explain_loss(outcome, timeout))
                 return
-            for answer in outcome:
+            for number, answer in enumerate(outcome):
                 if isinstance(answer, RedisError):
                     if isinstance(answer, ReadOnlyError):
                         # The primary that we knew is a replica now; whoever opens anew finds the new one.
                         wire.abort()
                     error = explain(answer, self._owner.safe_url)
                     error.__cause__ = answer
+                    if raises is not None and number >= raises:
+                        outcome[number] = error
+                        continue
                     done(error)
                     return
             done(outcome)
 
         wire.send(data, wanted, timeout, answered)
 
-    async def _call(self, data: bytes, wanted: int, timeout: float) -> list[Any]:
+    async def _call(self, data: bytes, wanted: int, timeout: float, raises: int | None = None) -> list[Any]:
         if not self.is_open:
             await self._open()
         elif time.monotonic() - self._used > _FRESH_FOR:
@@ -411,7 +442,7 @@ class Lane:
             else:
                 future.set_result(outcome)
 
-        self.send(data, wanted, answered, timeout)
+        self.send(data, wanted, answered, timeout, raises)
         try:
             return await future
         except asyncio.CancelledError:

@@ -9,6 +9,7 @@
     │   └── ServerUnreachableError  no connection could be made; nothing has happened
     ├── ServerRefusedError          the server answered with an error of its own; nothing has happened
     │   └── ScriptForgottenError    it does not have the script (any more); toril sends it again by itself
+    ├── DurabilityError             the jobs are added, and not known to be as durable as was asked
     ├── SerializationError          data that cannot be stored, or read back
     │   └── TooLargeError           data, a return value, progress or a list of jobs beyond a limit
     ├── QueueNotEmptyError          the queue has running jobs, which the verb would take away
@@ -43,6 +44,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLostError",
     "DelayedError",
+    "DurabilityError",
     "FailedChildrenError",
     "JobFailedError",
     "JobNotFoundError",
@@ -95,6 +97,32 @@ class ServerRefusedError(TorilError):
 
 class ScriptForgottenError(ServerRefusedError):
     """The server does not have a script, e.g. after a restart. toril sends it again by itself."""
+
+
+class DurabilityError(TorilError):
+    """The jobs are added and will run, but it is not known that they would outlive a crash.
+
+    Attributes:
+        job_ids: Of the jobs that were added.
+        durability: What was asked for: `replicated` or `fsynced`.
+        reached: How many replicas, or disks, have acknowledged.
+    """
+
+    def __init__(self, where: str, job_ids: list[str], durability: str, reached: int, reason: str) -> None:
+        super().__init__(where, job_ids, durability, reached, reason)
+        self.job_ids = job_ids
+        self.durability = durability
+        self.reached = reached
+        self._where = where
+        self._reason = reason
+
+    def __str__(self) -> str:
+        count = len(self.job_ids)
+        what = f"job {self.job_ids[0]!r} is" if count == 1 else f"{count} jobs are"
+        return (
+            f"{self._where}: {what} added, but not known to be {self.durability} ({self._reason}); "
+            "do not add again without a job_id"
+        )
 
 
 class SerializationError(TorilError):

@@ -48,6 +48,7 @@ _NOT_FOR_TEMPLATES: Final = frozenset(
         "delay",
         "timestamp",
         "deduplication",
+        "durability",
         "parent",
         "fail_parent_on_failure",
         "continue_parent_on_failure",

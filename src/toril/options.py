@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
 from .backoff import Backoff, Custom, Duration, Exponential, Fixed, milliseconds
 from .codec import MAX_SAFE_INTEGER, dumps, loads
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HIGHEST_PRIORITY",
     "Deduplication",
+    "Durability",
     "JobOptions",
     "KeepJobs",
     "KeepRule",
@@ -37,6 +38,9 @@ __all__ = [
 
 HIGHEST_PRIORITY: Final = 2_097_151
 """The largest priority number, which runs last."""
+
+Durability = Literal["replicated", "fsynced"]
+"""How certain it has to be, before `add` returns, that the job outlives a crash."""
 
 _MAX_DATE_MS: Final = 2**53 // 4096
 """Due times beyond this have no exact score; it lies in 2039."""
@@ -143,6 +147,8 @@ class JobOptions(TypedDict, total=False):
     """Not before this time has passed."""
     priority: int
     """1 runs first, 2,097,151 last. 0, the default, runs before all of them."""
+    durability: Durability
+    """Wait until a replica has the job (`replicated`), or the disk (`fsynced`, with `appendfsync always`)."""
     attempts: int
     """How often the job is tried in all."""
     backoff: Backoff | Duration
@@ -203,6 +209,7 @@ class PreparedOptions:
     lifo: bool = False
     timestamp: int | None = None
     size_limit: int | None = None
+    durability: str | None = None
     extras: Mapping[str, Any] | None = None
 
 
@@ -224,12 +231,16 @@ def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
     if not options:
         return _NO_OPTIONS
     raw: dict[str, Any] = {"attempts": 0}
+    durability = None
     for name, value in options.items():
         check = _CHECKS.get(name)
         if check is None:
             raise ConfigurationError(_unknown(name))
         stored_name, stored_value = check(name, value)
-        if isinstance(stored_value, Telemetry):
+        if stored_name == "durability":
+            # For the producer alone; nobody reads it from the record.
+            durability = stored_value
+        elif isinstance(stored_value, Telemetry):
             # One option of ours is two of BullMQ's.
             raw |= {"tm": stored_value.metadata} if stored_value.metadata is not None else {}
             raw |= {"omc": True} if stored_value.omit_context else {}
@@ -243,6 +254,7 @@ def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
         lifo=raw.get("lifo", False),
         timestamp=raw.get("timestamp"),
         size_limit=raw.get("sizeLimit"),
+        durability=durability,
         extras=_extras(raw),
     )
 
@@ -380,6 +392,13 @@ def _check_parent(name: str, value: Any) -> tuple[str, Any]:
     return name, {"id": value.id, "queue": value.queue}
 
 
+def _check_durability(name: str, value: Any) -> tuple[str, Any]:
+    if value is not None and value not in DURABILITIES:
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, DURABILITIES))}, got {value!r}")
+    return name, value
+
+
+DURABILITIES: Final = ("replicated", "fsynced")
 _POLICIES: Final = {
     "fpof": "fail_parent_on_failure",
     "cpof": "continue_parent_on_failure",
@@ -390,6 +409,7 @@ _POLICIES: Final = {
 _CHECKS: Final[dict[str, Callable[[str, Any], tuple[str, Any]]]] = {
     "job_id": _check_job_id,
     "delay": _check_delay,
+    "durability": _check_durability,
     "priority": _integer("priority", 0, HIGHEST_PRIORITY),
     "attempts": _integer("attempts", 0),
     "backoff": _check_backoff,

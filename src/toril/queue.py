@@ -6,6 +6,7 @@ It runs nothing; see `worker`. Every change of a job's state is a script, see `s
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ca
 from weakref import WeakKeyDictionary
 
 from ._adding import MOST_PER_CALL, Adder
+from ._durability import add_durably
 from ._repeating import RepeatStrategy
 from .backoff import Duration
 from .clock import Clock
@@ -21,7 +23,10 @@ from .codec import dumps, loads
 from .connection import Connection
 from .errors import (
     ConfigurationError,
+    ConnectionLostError,
+    ScriptForgottenError,
     SerializationError,
+    ServerUnreachableError,
     refusal,
 )
 from .job import Job
@@ -32,7 +37,7 @@ from .options import JobOptions, PreparedOptions, prepare
 from .processor import Decorator, Processor
 from .queue_getters import QueueGetters
 from .queue_verbs import QueueVerbs, escaped, positive_count
-from .scripts import NewRecord, Scripts
+from .scripts import ADD_JOB, NewRecord, Scripts, load
 
 if TYPE_CHECKING:
     from .queue_events import EndListener
@@ -146,6 +151,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             ConfigurationError: An option or the name cannot be.
             SerializationError: The data is not JSON.
             TooLargeError: The data is larger than `size_limit`, or else than `Limits.data` (1 MiB).
+            DurabilityError: With `durability`: it was added, and is not known to be as durable as that.
             ServerUnreachableError: No connection; nothing was added.
             ConnectionLostError: No answer, although it was asked for some seconds whether the job has arrived; it may
                 or may not have been added. With a `job_id` it is safe to repeat.
@@ -171,16 +177,25 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         check_count(len(members), self.limits.jobs, f"queue {self.name!r}: the list")
         adder = await self._adder()
         records: list[NewRecord] = []
+        durability: str | None = None
         for index, job in enumerate(members):
             try:
                 data = dumps({} if job.data is None else job.data)
-                records.append(self._record(job.name, data, self._prepare(job.options)))
+                options = self._prepare(job.options)
+                records.append(self._record(job.name, data, options))
             except (ConfigurationError, SerializationError) as error:
                 raise type(error)(f"job {index} of the list: {error}") from None
+            # All go over one connection, so the list is as durable as its most demanding job.
+            durability = (
+                "fsynced"
+                if "fsynced" in (durability, options.durability)
+                else (durability or options.durability)
+            )
         added: list[Job[Any]] = []
         for start in range(0, len(records), MOST_PER_CALL):
             some = records[start : start + MOST_PER_CALL]
-            added += map(self._added, await adder.add_all(some), some)
+            answers = await (adder.add_all(some) if durability is None else self._durably(some, durability))
+            added += map(self._added, answers, some)
         return added
 
     async def add_stored(
@@ -189,7 +204,28 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         """Add a job whose data is JSON text already and whose options have been checked. Typed jobs come this way."""
         adder = self._adders.get(asyncio.get_running_loop()) or await self._adder()
         record = self._record(name, data, options)
+        if options.durability is not None:
+            (answer,) = await self._durably([record], options.durability)
+            return self._added(answer, record, returns)
         return self._added(await adder.submit(record), record, returns)
+
+    async def _durably(self, records: list[NewRecord], durability: str) -> list[str | int]:
+        # With ids of our own a second try adds nothing twice.
+        named = [record if record.job_id else record._replace(job_id=str(uuid.uuid4())) for record in records]
+        ids = [record.job_id for record in named]
+        where = f"queue {self.name!r}"
+        command = self.scripts.command("add_job", ADD_JOB, *self.scripts.add_job_args(named))
+        try:
+            return await add_durably(self.connection, command, durability, where, ids)
+        except ScriptForgottenError:
+            await self.connection.execute_all(
+                [("EXISTS", self.keys.key("id")), ("SCRIPT", "LOAD", load("add_job").text)]
+            )
+        except ServerUnreachableError:
+            raise
+        except ConnectionLostError:
+            pass
+        return await add_durably(self.connection, command, durability, where, ids)
 
     def new_record(
         self, name: str, data: Any, options: Mapping[str, Any]
@@ -200,6 +236,10 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             ConfigurationError, SerializationError: As `add`.
         """
         prepared = self._prepare(options)
+        if prepared.durability is not None:
+            raise ConfigurationError(
+                f"queue {self.name!r}: durability is for `add` and `add_bulk`; a flow is added without it"
+            )
         return self._record(name, dumps({} if data is None else data), prepared), prepared.extras or {}
 
     def _prepare(self, options: Mapping[str, Any]) -> PreparedOptions:

@@ -19,7 +19,7 @@ from tests.patience import until
 from toril import ConfigurationError
 from toril.embedded import find_binary
 
-__all__ = ["Node", "cluster", "sentinel"]
+__all__ = ["Node", "cluster", "primary_and_replica", "sentinel"]
 
 
 def free_port() -> int:
@@ -97,6 +97,15 @@ async def _nodes(count: int, config: str) -> AsyncGenerator[tuple[Path, list[Nod
             yield directory, nodes, stack
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@asynccontextmanager
+async def primary_and_replica() -> AsyncGenerator[tuple[Node, Node]]:
+    """A primary, and a replica that follows it."""
+    async with _nodes(2, "repl-diskless-sync-delay 0\n") as (_, (primary, replica), _stack):
+        await replica.ask("REPLICAOF", "127.0.0.1", primary.port)
+        await until("the replica's link", lambda: _linked(replica))
+        yield primary, replica
 
 
 @asynccontextmanager
