@@ -121,9 +121,13 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise SerializationError(f"{what}: key of type {type(key).__name__}; JSON keys are text")
+            if _is_sound(item):
+                continue
             ensure_json(item, f"{what}.{key}" if key.isidentifier() else f"{what}[…]", depth + 1)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(cast("list[Any]", value)):
+            if _is_sound(item):
+                continue
             ensure_json(item, f"{what}[{index}]", depth + 1)
     elif isinstance(value, (bytes, bytearray, memoryview)):
         raise SerializationError(f"{what}: bytes are not JSON; pass text, e.g. base64")
@@ -135,6 +139,12 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
             ensure_json(msgspec.to_builtins(value, enc_hook=model_fields), what, depth + 1)
         except (TypeError, ValueError, RecursionError) as error:
             raise SerializationError(f"{what}: {error}") from None
+
+
+def _is_sound(value: Any) -> bool:
+    """A scalar as most are: then there is no need to know where it stands."""
+    kind = type(cast("object", value))
+    return kind in _SCALARS or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
 
 
 def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:

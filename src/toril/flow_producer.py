@@ -273,5 +273,5 @@ def _by_queue(nodes: Iterable[_Node]) -> Iterator[list[_Node]]:
 
 
 def _flow(node: _Node) -> Flow:
-    job = node.queue.job_of(node.record)
+    job = node.queue.job_of(node.record, node.record.job_id)
     return Flow(job, [_flow(child) for child in node.children])

@@ -103,6 +103,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         self.keys: QueueKeys = QueueKeys(prefix, name)
         self.connection: Connection = Connection.of(connection)
         self.default_job_options: Mapping[str, Any] = dict(default_job_options or {})
+        self._where = f"queue {name!r}"
         self._defaults = prepare({}, self.default_job_options)
         if self._defaults.job_id:
             raise ConfigurationError(f"queue {name!r}: job_id cannot be a default, since it names one job")
@@ -251,7 +252,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             raise ConfigurationError(f"queue {self.name!r}: {error}") from None
 
     def _record(self, name: str, data: str, options: PreparedOptions) -> NewRecord:
-        check_job_name(name, f"queue {self.name!r}")
+        check_job_name(name, self._where)
         if options.size_limit is not None:
             check_size(
                 data, options.size_limit, f"queue {self.name!r}: data of job {name!r}", "its size_limit"
@@ -297,10 +298,10 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
     ) -> Job[Any]:
         if isinstance(job_id, int):
             raise refusal(job_id, record.job_id or record.name)
-        return self.job_of(record._replace(job_id=job_id), returns)
+        return self.job_of(record, job_id, returns)
 
-    def job_of(self, record: NewRecord, returns: Callable[[Any], Any] | None = None) -> Job[Any]:
-        """Return the job that a record stands for, once it has an id."""
+    def job_of(self, record: NewRecord, job_id: str, returns: Callable[[Any], Any] | None = None) -> Job[Any]:
+        """Return the job that a record stands for, with the id that it has got."""
         fields = {
             "name": record.name,
             "data": record.data,
@@ -312,7 +313,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         if record.extras:
             extras: dict[str, Any] = loads(record.extras)
             fields.update({field: extras[name] for field, name in _LINKS.items() if name in extras})
-        return Job(self, record.job_id, fields, returns=returns)
+        return Job(self, job_id, fields, returns=returns)
 
     # Typed processors
 
