@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.patience import until, within
+from tests.patience import like, until, within
 from toril import (
     ConfigurationError,
     Deduplication,
@@ -19,6 +19,7 @@ from toril import (
     JobNotFoundError,
     Queue,
     QueueEvents,
+    ServerRefusedError,
     ServerUnreachableError,
     Worker,
 )
@@ -267,3 +268,20 @@ async def test_waiting_for_the_server(server: EmbeddedServer, queue: Queue) -> N
     async with Queue("q", connection=f"redis://127.0.0.1:{unused_port()}") as nowhere:
         with pytest.raises(ServerUnreachableError, match="cannot reach"):
             await nowhere.wait_until_ready(timeout=0.2)
+
+
+async def test_a_full_server_is_still_looked_at(server: EmbeddedServer) -> None:
+    """Counts, logs, children and metrics are read although nothing can be written any more."""
+    with like(server, maxmemory="4mb", maxmemory_policy="noeviction") as own:
+        async with Queue("q", connection=own.url) as queue:
+            job = await queue.add("a")
+            with pytest.raises(ServerRefusedError, match="memory"):
+                for _ in range(100):
+                    await queue.add("a", "x" * 100_000)
+
+            assert await queue.get_waiting_count() >= 1
+            assert (await queue.get_job_logs(job.id)).count == 0
+            assert (await job.get_dependencies()).unprocessed == []
+            assert (await job.get_dependencies_count()).processed == 0
+            assert (await queue.get_metrics("completed")).count == 0
+            assert "bullmq_job_count" in await queue.export_prometheus_metrics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from toril import ConfigurationError, JobFailedError, NewJob, Queue, Worker
+from toril import ConfigurationError, Job, JobFailedError, NewJob, Queue, SyncJob, SyncQueue, Worker
 
 SOON = 15
 
@@ -141,3 +142,42 @@ def test_a_program_that_has_blocked_ends(server_url: str, prefix: str) -> None:
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_every_verb_has_its_twin() -> None:
+    """What is awaited of a queue and of a job is there without asyncio, with the same parameters.
+
+    Left out are the moves of a worker that fetches by hand, which runs an event loop anyway.
+    """
+    by_hand = {"add_stored", "wait_for_end", "wait_until_ready", "extend_lock"}
+    for twin, original in ((SyncQueue, Queue), (SyncJob, Job)):
+        for name, verb in inspect.getmembers(original, inspect.iscoroutinefunction):
+            is_private = name.startswith(("_", "move_to_")) or name in by_hand
+            if is_private or isinstance(inspect.getattr_static(original, name), staticmethod):
+                continue
+            has = inspect.signature(getattr(twin, name)).parameters
+            assert str(has.values()) == str(inspect.signature(verb).parameters.values()), name
+
+
+def test_a_program_without_asyncio_steers_and_cleans(blocking_queue: Queue) -> None:
+    """Limits, counts, moves and removals block until they are done."""
+    sync = blocking_queue.sync
+    job = sync.add("a", {"n": 1}, delay=60)
+    job.change_priority(3)
+    job.change_delay(30)
+    job.update_data({"n": 2})
+    assert job.is_delayed()
+    assert job.to_json()["data"] == {"n": 2}
+    assert job.get_dependencies_count().unprocessed == 0
+    assert sync.promote_jobs() == 1
+    sync.set_global_concurrency(2)
+    assert sync.get_global_concurrency() == 2
+    assert [one.id for one in sync.get_waiting()] + [one.id for one in sync.get_prioritized()] == [job.id]
+    assert sync.get_job_or_raise(job.id).name == "a"
+    assert 'state="waiting"} 1' in sync.export_prometheus_metrics()
+    sync.update_job_progress(job.id, 7)
+    assert sync.add_job_log(job.id, "row") == 1
+    assert job.remove()
+    assert sync.count() == sync.drain() == 0
+    sync.obliterate()
+    sync.close()
