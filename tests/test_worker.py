@@ -399,6 +399,9 @@ async def test_without_options_there_is_one_attempt(queue: Queue, client: Client
     assert (job.failed_reason, job.attempts_made, await job.get_state()) == ("boom 1", 1, "failed")
     assert job.stacktrace[0].startswith("Traceback")
     assert job.stacktrace[0].rstrip().endswith("ValueError: boom 1")
+    # It begins where the processor does.
+    assert ", in process" in job.stacktrace[0].splitlines()[1]
+    assert "toril" not in job.stacktrace[0].replace(__file__, "")
     assert "failed 1" in await events(client, queue)
     assert "retries-exhausted 1" in await events(client, queue)
 

@@ -39,6 +39,7 @@ from ..options import StoredOptions
 from ..processor import Processor
 from ..queue import Queue
 from ..scripts import FinishedJob
+from . import threads
 from .claims import Claim, Settings
 from .patience import Patience
 from .threads import Threads
@@ -52,6 +53,7 @@ _LONGEST_TRACE: Final = 16 * 1024
 _LONGEST_REASON: Final = 4 * 1024
 # How long a scheduler's job waits for a worker that can tell when the next one is due.
 _UNPLANNED_WAIT: Final = 30
+_OWN_FILES: Final = (__file__, threads.__file__)
 _OURS_NO_MORE: Final = (LockLostError, JobNotFoundError, JobNotInStateError)
 
 logger = logging.getLogger("toril.worker")
@@ -481,7 +483,11 @@ def _reason(error: BaseException) -> str:
 
 def _stacktrace(job: Job[Any], error: BaseException) -> str:
     """The job's stack traces with this one, cut to as many as its options keep."""
-    trace = "".join(traceback.format_exception(error))
+    begin = error.__traceback__
+    # It begins where the processor does: our own frames say nothing, and cost more to format than the rest.
+    while begin is not None and begin.tb_next is not None and begin.tb_frame.f_code.co_filename in _OWN_FILES:
+        begin = begin.tb_next
+    trace = "".join(traceback.format_exception(type(error), error, begin))
     if len(trace) > _LONGEST_TRACE:
         # The end says what happened, the beginning where it began.
         trace = trace[: _LONGEST_TRACE // 4] + "\n…\n" + trace[-_LONGEST_TRACE * 3 // 4 :]
