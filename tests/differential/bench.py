@@ -194,7 +194,9 @@ async def open_bench(url: str, node: Node, prefix: str) -> AsyncGenerator[Bench]
     """Open both clients under a prefix; `node` is a process that nobody else uses, since its clock is turned."""
     prefixes = f"{prefix}:node", f"{prefix}:toril"
     async with AsyncExitStack() as stack:
-        client = stack.enter_context(redis.Redis.from_url(url, decode_responses=True))
+        client = stack.enter_context(
+            redis.Redis.from_url(url, decode_responses=True, encoding_errors="backslashreplace")
+        )
         connection = await stack.enter_async_context(Connection(url))
         connection.clock = clock = BenchClock()
         node_flows = await stack.enter_async_context(NodeFlows(node, prefix=prefixes[0]))

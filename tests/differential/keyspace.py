@@ -71,12 +71,19 @@ def _normal(base: str, suffix: str, kind: str, content: Json) -> Json:
                 fields.pop("version", None)
             for field in _JSON:
                 if field in fields:
-                    fields[field] = json.loads(fields[field])
+                    fields[field] = _json(fields[field])
             return fields
         case "stream":
             return [[_own(base, part) for part in parts] for _, parts in content]
         case _:
             raise AssertionError(f"{suffix} is a {kind}, which no queue has")
+
+
+def _json(text: str) -> Json:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return f"no JSON: {text}"
 
 
 def _own(base: str, value: str) -> str:
