@@ -39,6 +39,7 @@ CALLS: dict[str, Any] = {
     "remove_child_dependency": lambda scripts: scripts.remove_child_dependency("1", "bull:q:2"),
     "remove_deduplication_key": lambda scripts: scripts.remove_deduplication_key("d", "1"),
     "remove_job": lambda scripts: scripts.remove_job("1", with_children=True),
+    "repair": lambda scripts: scripts.repair(1, "lock", "1"),
     "remove_orphaned_jobs": lambda scripts: scripts.remove_orphaned_jobs(["1"]),
     "remove_unprocessed_children": lambda scripts: scripts.remove_unprocessed_children("1"),
     "extend_locks": lambda scripts: scripts.extend_locks(30_000, [("1", "token")]),

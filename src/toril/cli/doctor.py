@@ -8,12 +8,13 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from toril import Connection
-from toril.cli.common import CANNOT_CONNECT, PROBLEM, Json, Url, errors_explained
+from toril.cli.common import CANNOT_CONNECT, PROBLEM, Json, Prefix, Url, Yes, errors_explained
+from toril.cli.fsck import look_at_queues
 from toril.cli.output import console, print_json
 from toril.errors import AuthenticationError, ConnectionLostError, ServerRefusedError
 
@@ -42,11 +43,28 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def doctor(url: Url = None, as_json: Json = False) -> None:
+def doctor(
+    url: Url = None,
+    prefix: Prefix = "bull",
+    fsck: Annotated[
+        bool,
+        typer.Option("--fsck", help="Look at the keys of the queues instead: is each job in one place, …?"),
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --fsck: mend what can be mended. Shows it first, and asks.")
+    ] = False,
+    queue: Annotated[list[str] | None, typer.Option("--queue", help="With --fsck: only this queue.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
     """Look into a server: can it be reached, does it keep jobs, do the clocks agree? Every finding says what mends it.
 
+    With `--fsck` it looks at what stands in the queues, which may be in use, and changes nothing.
     Exits with 0 if there is no problem (warnings are none), 1 if there is one, 3 if the server cannot be used at all.
     """
+    if fsck or repair:
+        look_at_queues(url, prefix, queue or [], repair=repair, yes=yes, as_json=as_json)
+        return
     with errors_explained(as_json=as_json):
         connection = Connection(url)
         findings = asyncio.run(examine(connection))

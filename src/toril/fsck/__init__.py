@@ -15,14 +15,17 @@ bounded steps and without writing, and reports only what a second look at one mo
 | I12 | a job scheduler has one pending job |
 | I21 | a deduplication id is owned by a job that has not ended, or runs out |
 
+`plan` says what `repair` would do about a violation; whatever would need a guess is left to people.
+
 What only a ledger outside Redis can tell (that no job was lost, who ran when) is left to tests and to `chaos`.
 """
 
 from __future__ import annotations
 
 from .histories import Replay
+from .mending import plan, repair
 from .reading import check
 from .rules import Violation, violations
 from .view import Entry, Keyspace
 
-__all__ = ["Entry", "Keyspace", "Replay", "Violation", "check", "violations"]
+__all__ = ["Entry", "Keyspace", "Replay", "Violation", "check", "plan", "repair", "violations"]

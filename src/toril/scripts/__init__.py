@@ -367,6 +367,10 @@ class Scripts:
         removed: int = await self._run("remove_orphaned_jobs", _META, *ids)
         return removed
 
+    async def repair(self, now_ms: int, fault: str, item: str, other: str = "") -> bool:
+        """Mend one thing that is wrong, if it still is; see `repair.lua` for the faults."""
+        return bool(await self._run("repair", _REPAIR, now_ms, fault, item, other))
+
     async def get_rate_limit_ttl(self, most: int | None) -> int:
         """Return for how many ms the rate limit closes the queue; -2 or -1 where there is no limit."""
         ttl: int = await self._run(
@@ -547,6 +551,18 @@ class Scripts:
 
 
 # The keys of each script, in the order of its header. A test holds the two together.
+_REPAIR = (
+    "wait",
+    "active",
+    "paused",
+    "prioritized",
+    "delayed",
+    "waiting-children",
+    "completed",
+    "failed",
+    "stalled",
+    "marker",
+)
 _FETCH_TAIL = ("pc", "marker", "meta", "limiter", "events")
 _META = ("meta",)
 ADD_JOB = (
