@@ -149,6 +149,25 @@ async def test_forgotten_scripts_cost_nothing(queue: Queue) -> None:
     assert len(await stored(queue)) == 6
 
 
+async def test_large_jobs_are_cut_into_smaller_calls(queue: Queue) -> None:
+    """A call carries about a million characters, so that none holds up the server; the order stays."""
+    large = "x" * 300_000
+    await queue.add("first")
+    before = await evalshas(queue)
+    jobs = await asyncio.gather(*(queue.add("n", large) for _ in range(9)))
+    assert 3 <= await evalshas(queue) - before <= 4
+    before = await evalshas(queue)
+    jobs += await queue.add_bulk([("n", large) for _ in range(9)])
+    assert await evalshas(queue) - before == 3
+
+    assert [job.id for job in jobs] == [str(n) for n in range(2, 20)]
+
+
+async def evalshas(queue: Queue) -> int:
+    stats = await queue.connection.client.info("commandstats")
+    return int(stats["cmdstat_evalsha"]["calls"])
+
+
 async def test_receipts_stay_few_and_go_by_themselves(queue: Queue) -> None:
     """There is one for each call that was ever in flight at once, whatever their number."""
     for _ in range(30):

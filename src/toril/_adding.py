@@ -26,10 +26,11 @@ from .errors import (
 )
 from .scripts import NewRecord, Receipt, Scripts
 
-__all__ = ["MOST_PER_CALL", "Adder"]
+__all__ = ["Adder", "how_many"]
 
-MOST_PER_CALL: Final = 500
-"""The most jobs that one call adds; a longer list is cut, so that no call holds up the server."""
+# The most that one call adds; a longer list is cut, so that no call holds up the server.
+_MOST_PER_CALL: Final = 500
+_MOST_CHARACTERS_PER_CALL: Final = 1_000_000
 
 # Two calls in flight keep the server busy while Python prepares the next one; more only make batches smaller.
 _CALLS_IN_FLIGHT: Final = 2
@@ -108,7 +109,8 @@ class Adder:
         self._is_starting = False
         if not self._waiting or not self._may_start():
             return
-        batch, self._waiting = self._waiting[:MOST_PER_CALL], self._waiting[MOST_PER_CALL:]
+        most = how_many([record for record, _ in self._waiting[:_MOST_PER_CALL]], 0)
+        batch, self._waiting = self._waiting[:most], self._waiting[most:]
         self._is_sequential = len(batch) == 1
         receipt = self._receipt()
         records = [record for record, _ in batch]
@@ -212,3 +214,13 @@ class Adder:
             self._slots += 1
             self._free_slots.append(f"{self._id}:{self._slots}")
         return Receipt(self._free_slots.pop(), self._calls)
+
+
+def how_many(records: Sequence[NewRecord], start: int) -> int:
+    """Return how many records from `start` on go into one call: at least one, and no more than it can carry."""
+    characters = 0
+    for count, record in enumerate(records[start : start + _MOST_PER_CALL]):
+        characters += len(record.data)
+        if characters > _MOST_CHARACTERS_PER_CALL and count:
+            return count
+    return min(len(records) - start, _MOST_PER_CALL)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, cast
 from weakref import WeakKeyDictionary
 
-from ._adding import MOST_PER_CALL, Adder
+from ._adding import Adder, how_many
 from ._durability import add_durably
 from ._repeating import RepeatStrategy
 from .backoff import Duration
@@ -193,8 +193,9 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
                 else (durability or options.durability)
             )
         added: list[Job[Any]] = []
-        for start in range(0, len(records), MOST_PER_CALL):
-            some = records[start : start + MOST_PER_CALL]
+        while len(added) < len(records):
+            start = len(added)
+            some = records[start : start + how_many(records, start)]
             answers = await (adder.add_all(some) if durability is None else self._durably(some, durability))
             added += map(self._added, answers, some)
         return added
