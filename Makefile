@@ -5,6 +5,7 @@
 #   BENCH=options  for `make bench`, e.g. BENCH="--contestants toril,bullmq-node --workloads drain --rounds 3"
 #   SCALE=1        `make bench` runs the tests at scale instead
 #   TESTS=paths    `make test` runs only these, e.g. TESTS="tests/test_worker.py -k stalled"
+#   CELLS=1,3,14   `make chaos` plays only these rows; SIZE=0.3 makes them smaller, SOAK=30 soaks for so many minutes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -52,8 +53,12 @@ format: $(VENV)/.dev-installed  ## Format the code, and mend what the linter can
 docs: $(VENV)/.dev-installed  ## Run the code in README and docs, and follow their links.
 	@$(BIN)/python -m pytest tests/test_docs.py
 
-chaos: $(VENV)/.dev-installed  ## Crash servers, count what was lost, and write the table in docs/.
-	@$(BIN)/python -m chaos.persistence --write
+chaos: $(VENV)/.dev-installed $(if $(NODE),interop/node_modules/.package-lock.json)  ## Play the fault matrix, and write its tables in docs/.
+	@status=0; \
+	$(if $(SOAK),$(BIN)/python -m chaos.soak --minutes $(SOAK) || status=1; $(BIN)/python -m chaos.report,\
+		$(BIN)/python -m chaos $(if $(CELLS),--cells $(CELLS)) $(if $(SIZE),--size $(SIZE)) --write || status=1; \
+		$(if $(CELLS),:,$(BIN)/python -m chaos.persistence --write)); \
+	exit $$status
 
 bench: $(VENV)/.dev-installed $(BENCHED) $(if $(NODE),interop/node_modules/.package-lock.json)  ## Measure against other queues, and write the page in docs/.
 	@$(BIN)/python -m benchmarks $(if $(SCALE),scale --write,run) $(BENCH)

@@ -17,11 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-APART = ["tests/interop", "tests/differential", "tests/dev"]
+APART = ["tests/chaos", "tests/interop", "tests/differential", "tests/dev"]
 SECTIONS: dict[str, list[str]] = {
     "engine": ["tests", *(f"--ignore={path}" for path in APART), "--server=both"],
     "interop": ["tests/interop"],
     "differential": ["tests/differential"],
+    "chaos": ["tests/chaos"],
     "platform": ["pharmacy_coverage/tests"],
     "development": ["tests/dev"],
 }

@@ -229,30 +229,6 @@ async def test_obliterating_in_small_steps(queue: Queue, client: Client) -> None
     assert [key async for key in client.scan_iter(f"{queue.keys.base}*") if ":toril" not in key] == []
 
 
-async def test_verbs_for_many_jobs_tell_how_far_they_are(queue: Queue, client: Client) -> None:
-    """After each step, with what has been done so far; the steps leave room for others."""
-    told: list[int] = []
-
-    async def told_of(verb: Any) -> list[int]:
-        told.clear()
-        await verb
-        return list(told)
-
-    await queue.add_bulk([("a", n, {"delay": 60}) for n in range(25)])
-    assert await told_of(queue.promote_jobs(count=10, on_progress=told.append)) == [10, 20, 25]
-    assert await told_of(queue.drain(on_progress=told.append)) == [25]
-    for number in range(25):
-        job = await queue.add("b", job_id=f"b-{number}")
-        await client.lrem(queue.keys.key("wait"), 1, job.id)
-        await client.zadd(queue.keys.key("failed"), {job.id: 1_700_000_000_000})
-    assert await told_of(queue.retry_jobs(count=10, on_progress=told.append)) == [10, 20, 25]
-    assert await told_of(queue.clean(0, 0, "waiting", on_progress=told.append)) == [25]
-    await queue.add_bulk([("c", n) for n in range(25)])
-    assert await told_of(queue.obliterate(count=10, on_progress=told.append)) == [10, 20]
-    await client.hset(queue.keys.job("lost"), "name", "lost")
-    assert await told_of(queue.remove_orphaned_jobs(on_progress=told.append)) == [1]
-
-
 async def test_a_deprecated_key_goes(queue: Queue, client: Client) -> None:
     """The helper of old versions, if there is one."""
     await client.zadd(queue.keys.key("priority"), {"1": 1})

@@ -270,6 +270,8 @@ class Connection:
             lane.abort()
         elif lane.is_open:
             clients.idle.append(lane)
+        else:
+            lane.abort()
 
     def _of_loop(self) -> _LoopClients:
         loop = asyncio.get_running_loop()
@@ -454,6 +456,8 @@ class Lane:
         """Close the socket at once; a call that is in flight on it fails with `ConnectionLostError`."""
         if self._wire is not None:
             self._wire.abort()
+            # The socket is closed; redis-py, which made it, would warn that it was not.
+            self._connection._reader = self._connection._writer = None
 
     async def close(self) -> None:
         """Close the socket; a call that is in flight on it fails with `ConnectionLostError`."""

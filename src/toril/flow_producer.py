@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
+from redis.exceptions import NoScriptError, RedisError
+
 from .codec import dumps
-from .connection import Connection
+from .connection import Connection, explain
 from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, ServerUnreachableError, refusal
 from .job import Job
 from .keys import QueueKeys
@@ -24,6 +26,7 @@ from .scripts import ADD_JOB, RELEASE_PARENTS, NewRecord, Scripts, load
 __all__ = ["Flow", "FlowJob", "FlowProducer"]
 
 _DEEPEST: Final = 100
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class FlowProducer:
             ParentTakenError: A job exists already and is the child of another; the rest was added, and the
                 parent here waits for ever, until `Job.remove_child_dependency` or a removal lets it go.
             ServerUnreachableError: Nothing was added.
+            ServerRefusedError: The server is out of memory, or refuses otherwise; adding it again is safe.
             ConnectionLostError: No answer, not to a second try either; it may or may not have been added.
         """
         (added,) = await self.add_bulk([flow])
@@ -144,7 +148,7 @@ class FlowProducer:
                 roots[0].queue.scripts.command("release_parents", RELEASE_PARENTS, now_ms, *parents)
             )
         commands.append(("EXEC",))
-        *_, answers = await self._send(commands)
+        answers = await self._commit(commands)
         ids: dict[int, str | int] = {}
         for group, some in zip(groups, answers, strict=False):
             ids.update(zip(map(id, group), some, strict=True))
@@ -186,6 +190,21 @@ class FlowProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _commit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send a transaction, and return its answers; again while scripts are forgotten between loading and use.
+
+        All ids are chosen here, so what was added is found again and added no second time.
+        """
+        for left in reversed(range(_TRIES)):
+            answers: list[Any] = (await self._send(commands))[-1]
+            refused = next((answer for answer in answers if isinstance(answer, RedisError)), None)
+            if refused is None:
+                return answers
+            if not (left and isinstance(refused, NoScriptError)):
+                # Refused inside the transaction, e.g. for want of memory.
+                raise explain(refused, self.connection.safe_url)
+        raise AssertionError("unreachable")
 
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:

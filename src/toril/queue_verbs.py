@@ -7,7 +7,7 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -31,15 +31,11 @@ from .states import KEY_OF_STATE, FinishedState, State
 if TYPE_CHECKING:
     from .queue import Queue
 
-__all__ = ["Progress", "QueueVerbs", "escaped", "orphan_candidates", "positive_count"]
+__all__ = ["QueueVerbs", "escaped", "orphan_candidates", "positive_count"]
 
 # The most jobs that one step of a bulk verb looks at.
 _MOST_PER_STEP: Final = 1_000
 _MOST_PER_CLEAN: Final = 10_000
-
-
-Progress = Callable[[int], object]
-"""Is called after each step of a verb that touches many jobs, with how many it has dealt with so far."""
 
 
 class QueueVerbs:
@@ -159,14 +155,10 @@ class QueueVerbs:
         """
         return await self.scripts.remove_job(job_id, with_children=remove_children)
 
-    async def drain(self, *, delayed: bool = False, on_progress: Progress | None = None) -> int:
+    async def drain(self, *, delayed: bool = False) -> int:
         """Remove all jobs that wait, and delayed ones if asked; return how many. Schedulers keep their next run.
 
         It goes in steps of 1,000, so the queue can be used meanwhile.
-
-        Args:
-            delayed: Also jobs that wait for their time.
-            on_progress: Is told after each step how many have been removed.
         """
         removed = 0
         for state in ("wait", "paused", "prioritized", *(("delayed",) if delayed else ())):
@@ -177,24 +169,15 @@ class QueueVerbs:
                 spared += more_spared
                 if some + more_spared == 0:
                     break
-                _tell(on_progress, removed)
         return removed
 
-    async def clean(
-        self,
-        grace: Duration,
-        limit: int = 0,
-        state: State = "completed",
-        *,
-        on_progress: Progress | None = None,
-    ) -> list[str]:
+    async def clean(self, grace: Duration, limit: int = 0, state: State = "completed") -> list[str]:
         """Remove jobs of a state that are older than `grace`; return their ids.
 
         Args:
             grace: How old they must be.
             limit: About how many at most; 0 for all.
             state: Which. Active ones go only if no worker holds them.
-            on_progress: Is told after each step, of at most 10,000 jobs, how many have been removed.
         """
         (checked,) = checked_states((state,))
         if checked == "waiting-children":
@@ -207,26 +190,21 @@ class QueueVerbs:
         while True:
             some = await self.scripts.clean(KEY_OF_STATE[checked], before_ms, step)
             removed += some
-            _tell(on_progress, len(removed))
             if len(some) < step or (limit and len(removed) >= limit):
                 return removed
 
-    async def obliterate(
-        self, *, force: bool = False, count: int = _MOST_PER_STEP, on_progress: Progress | None = None
-    ) -> None:
+    async def obliterate(self, *, force: bool = False, count: int = _MOST_PER_STEP) -> None:
         """Remove the queue and all it has. It is paused first, and goes in steps of `count` jobs.
 
         Args:
             force: Although jobs are running.
             count: How many jobs one step removes.
-            on_progress: Is told after each full step how many have been removed.
 
         Raises:
             QueueNotEmptyError: Jobs are running, and `force` was not given; the queue is paused.
         """
         positive_count(count, f"queue {self.name!r}: count")
         await self.pause()
-        removed = 0
         while True:
             answer = await self.scripts.obliterate(count, force=force)
             if answer == -2:
@@ -237,17 +215,9 @@ class QueueVerbs:
                 await self.pause()
             elif answer == 0:
                 return
-            else:
-                removed += count
-                _tell(on_progress, removed)
 
     async def retry_jobs(
-        self,
-        state: FinishedState = "failed",
-        *,
-        count: int = 1000,
-        before: datetime | None = None,
-        on_progress: Progress | None = None,
+        self, state: FinishedState = "failed", *, count: int = 1000, before: datetime | None = None
     ) -> int:
         """Run all jobs of a finished state again, in steps of `count`; return how many. Priorities are forgotten.
 
@@ -255,41 +225,29 @@ class QueueVerbs:
             state: Which.
             count: How many one step moves.
             before: Only those that ended by then.
-            on_progress: Is told after each step how many have been moved.
         """
         until_ms = self.clock.now_ms() if before is None else round(before.timestamp() * 1000)
-        return await self._move_to_wait(state, count, until_ms, on_progress)
+        return await self._move_to_wait(state, count, until_ms)
 
-    async def promote_jobs(self, *, count: int = 1000, on_progress: Progress | None = None) -> int:
-        """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten.
+    async def promote_jobs(self, *, count: int = 1000) -> int:
+        """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten."""
+        return await self._move_to_wait("delayed", count, 0)
 
-        Args:
-            count: How many one step moves.
-            on_progress: Is told after each step how many have been moved.
-        """
-        return await self._move_to_wait("delayed", count, 0, on_progress)
-
-    async def _move_to_wait(
-        self, state: State, count: int, until_ms: int, on_progress: Progress | None
-    ) -> int:
+    async def _move_to_wait(self, state: State, count: int, until_ms: int) -> int:
         positive_count(count, f"queue {self.name!r}: count")
         moved = 0
         while True:
             some = await self.scripts.move_jobs_to_wait(state, count, until_ms)
             moved += some
-            _tell(on_progress, moved)
             if some < count:
                 return moved
 
-    async def remove_orphaned_jobs(
-        self, count: int = 1000, limit: int | None = None, *, on_progress: Progress | None = None
-    ) -> int:
+    async def remove_orphaned_jobs(self, count: int = 1000, limit: int | None = None) -> int:
         """Remove records that no state knows, as a crash of another client may leave; return how many.
 
         Args:
             count: How many keys are looked at per step.
             limit: About how many to remove at most.
-            on_progress: Is told after each step how many have been removed.
         """
         removed, cursor = 0, "0"
         while True:
@@ -299,7 +257,6 @@ class QueueVerbs:
             candidates = orphan_candidates(self.keys.base, keys)
             if candidates:
                 removed += await self.scripts.remove_orphaned_jobs(candidates)
-                _tell(on_progress, removed)
             if cursor == "0" or (limit is not None and removed >= limit):
                 return removed
 
@@ -338,11 +295,6 @@ class QueueVerbs:
     async def remove_deduplication_key(self, deduplication_id: str) -> bool:
         """Free a deduplication id, whoever owns it; False where nobody did."""
         return await self.scripts.remove_deduplication_key(deduplication_id)
-
-
-def _tell(on_progress: Progress | None, done: int) -> None:
-    if on_progress is not None:
-        on_progress(done)
 
 
 def escaped(text: str) -> str:

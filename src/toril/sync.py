@@ -13,7 +13,6 @@ from ._portal import run
 from .backoff import Duration
 from .job_scheduler import JobScheduler, Missed
 from .options import JobOptions
-from .queue_verbs import Progress
 from .states import FinishedState, State
 from .sync_job import SyncJob
 
@@ -148,24 +147,17 @@ class SyncQueue:
         """Append a row to a job's log without reading the job; return how many there are."""
         return run(self.queue.add_job_log(job_id, row, keep_logs))
 
-    def clean(
-        self,
-        grace: Duration,
-        limit: int = 0,
-        state: State = "completed",
-        *,
-        on_progress: Progress | None = None,
-    ) -> list[str]:
+    def clean(self, grace: Duration, limit: int = 0, state: State = "completed") -> list[str]:
         """Remove jobs of a state that are older than `grace`; return their ids."""
-        return run(self.queue.clean(grace, limit, state, on_progress=on_progress))
+        return run(self.queue.clean(grace, limit, state))
 
     def count(self) -> int:
         """Return how many jobs have yet to run: waiting, prioritized, delayed, and those waiting for children."""
         return run(self.queue.count())
 
-    def drain(self, *, delayed: bool = False, on_progress: Progress | None = None) -> int:
+    def drain(self, *, delayed: bool = False) -> int:
         """Remove all jobs that wait, and delayed ones if asked; return how many. Schedulers keep their next run."""
-        return run(self.queue.drain(delayed=delayed, on_progress=on_progress))
+        return run(self.queue.drain(delayed=delayed))
 
     def export_prometheus_metrics(self, labels: Mapping[str, str] | None = None) -> str:
         """Return counts per state and of ended jobs as Prometheus reads them, under BullMQ's names."""
@@ -297,15 +289,13 @@ class SyncQueue:
         """Whether as many jobs run as the global concurrency allows."""
         return run(self.queue.is_maxed())
 
-    def obliterate(
-        self, *, force: bool = False, count: int = 1000, on_progress: Progress | None = None
-    ) -> None:
+    def obliterate(self, *, force: bool = False, count: int = 1000) -> None:
         """Remove the queue and all it has. It is paused first, and goes in steps of `count` jobs."""
-        run(self.queue.obliterate(force=force, count=count, on_progress=on_progress))
+        run(self.queue.obliterate(force=force, count=count))
 
-    def promote_jobs(self, *, count: int = 1000, on_progress: Progress | None = None) -> int:
+    def promote_jobs(self, *, count: int = 1000) -> int:
         """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten."""
-        return run(self.queue.promote_jobs(count=count, on_progress=on_progress))
+        return run(self.queue.promote_jobs(count=count))
 
     def rate_limit(self, duration: Duration) -> None:
         """Let no job start for so long. Workers obey if they, or the queue, have any rate limit."""
@@ -331,26 +321,19 @@ class SyncQueue:
         """Let jobs start at any rate."""
         run(self.queue.remove_global_rate_limit())
 
-    def remove_orphaned_jobs(
-        self, count: int = 1000, limit: int | None = None, *, on_progress: Progress | None = None
-    ) -> int:
+    def remove_orphaned_jobs(self, count: int = 1000, limit: int | None = None) -> int:
         """Remove records that no state knows, as a crash of another client may leave; return how many."""
-        return run(self.queue.remove_orphaned_jobs(count, limit, on_progress=on_progress))
+        return run(self.queue.remove_orphaned_jobs(count, limit))
 
     def remove_rate_limit_key(self) -> None:
         """Let jobs start at once, although the limit of this window is used up."""
         run(self.queue.remove_rate_limit_key())
 
     def retry_jobs(
-        self,
-        state: FinishedState = "failed",
-        *,
-        count: int = 1000,
-        before: datetime | None = None,
-        on_progress: Progress | None = None,
+        self, state: FinishedState = "failed", *, count: int = 1000, before: datetime | None = None
     ) -> int:
         """Run all jobs of a finished state again, in steps of `count`; return how many. Priorities are forgotten."""
-        return run(self.queue.retry_jobs(state, count=count, before=before, on_progress=on_progress))
+        return run(self.queue.retry_jobs(state, count=count, before=before))
 
     def set_global_concurrency(self, concurrency: int) -> None:
         """Let no more than so many jobs of this queue run at once, over all workers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.patience import within
-from toril import FlowJob, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, Telemetry, Worker
+from toril import FlowJob, FlowProducer, Job, Queue, QueueEvents, QueueEventsProducer, Worker
 
 from .node import Node, NodeEvents, NodeProducer, NodeQueue
 
@@ -99,22 +99,6 @@ async def test_counts_and_children_are_nodes(queue: Queue, node_queue: NodeQueue
         assert {name: value for name, value in job.to_json().items() if value is not None} == {
             name: value for name, value in shown.items() if value is not None
         }
-
-
-async def test_a_trace_is_read_by_node(queue: Queue, node_queue: NodeQueue) -> None:
-    """Under Node's own names, also in a scheduler's template and in its pending job; and Node's is read here."""
-    trace = '{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}'
-    job = await queue.add("a", telemetry=Telemetry(trace))
-    read = await node_queue.job(job.id)
-    assert read is not None
-    assert read["opts"]["telemetry"] == {"metadata": trace}
-    await queue.upsert_job_scheduler("s", every=3600, options={"telemetry": Telemetry(trace)})
-    scheduler = await node_queue.call("getJobScheduler", "s")
-    assert scheduler["template"]["opts"]["telemetry"]["metadata"] == trace
-
-    theirs = await node_queue.add("b", None, telemetry={"metadata": trace, "omitContext": True})
-    found = await queue.get_job_or_raise(theirs["id"])
-    assert found.telemetry == Telemetry(trace, omit_context=True)
 
 
 def children_of(flow: Any) -> list[Job[Any]]:

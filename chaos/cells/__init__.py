@@ -1,0 +1,15 @@
+"""The cells of the fault matrix: each is one function that does one kind of harm to a running load.
+
+A module for each kind of harm; `CELLS` has all of them by their keys, in the matrix's order. A key is the row's number,
+with a letter where a row has several settings.
+"""
+
+from __future__ import annotations
+
+from . import network, processes, server  # noqa: F401 - they enter themselves
+from ._registry import ABSENT, CELLS, Cell
+
+__all__ = ["ABSENT", "CELLS", "SMOKE", "Cell"]
+
+SMOKE = ("1", "3", "6", "8", "11", "12", "14", "22", "24", "31", "34", "42")
+"""The cells that `make test` plays, small."""

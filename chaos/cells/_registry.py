@@ -1,0 +1,72 @@
+"""How a cell is entered into the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from chaos.stage import Client, Plan, Stage
+
+__all__ = ["ABSENT", "CELLS", "Cell", "cell"]
+
+Play = Callable[[Stage], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the matrix, or one setting of a row.
+
+    Attributes:
+        key: Its number, and perhaps a letter.
+        fault: What is done, for the table.
+        play: Does it, while the load runs.
+        plan: What it needs.
+        clients: Whom it is done to.
+        begins: Whether the load runs already when `play` is called; else `play` begins it.
+        within: How many seconds a recovery may take.
+    """
+
+    key: str
+    fault: str
+    play: Play
+    plan: Plan
+    clients: tuple[Client, ...]
+    begins: bool
+    within: float
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Where it stands in the table."""
+        digits = self.key.rstrip("abcdefgh")
+        return int(digits), self.key
+
+
+CELLS: Final[dict[str, Cell]] = {}
+
+ABSENT: Final[dict[str, str]] = {
+    "30": "nothing that happens to a process: `tests/interop/test_cron.py` compares DST with BullMQ",
+    "43": "no dashboard in the library",
+    "44": "no older release of toril exists; mixed fleets with BullMQ are row 42",
+}
+"""Rows that are not played, and why. They are not green."""
+
+
+def cell(
+    key: str,
+    fault: str,
+    plan: Plan | None = None,
+    *,
+    clients: tuple[Client, ...] = ("toril", "bullmq"),
+    begins: bool = True,
+    within: float = 5.0,
+) -> Callable[[Play], Play]:
+    """Enter a function into the matrix."""
+
+    def enter(play: Play) -> Play:
+        if key in CELLS:
+            raise ValueError(f"cell {key} is there already: {CELLS[key].fault}")
+        CELLS[key] = Cell(key, fault, play, plan or Plan(), clients, begins, within)
+        return play
+
+    return enter

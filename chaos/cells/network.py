@@ -1,0 +1,99 @@
+"""Harm to connections: reset, hanging, slow, and answers that are lost, cut or garbage."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chaos.proxy import Rule
+from chaos.stage import Plan, Stage
+
+from ._registry import cell
+
+
+@cell("11", "RST of all connections, again and again")
+async def reset_all(stage: Stage) -> None:
+    for _ in range(stage.times(10)):
+        await stage.pause(0.6, 1.2)
+        stage.fault("RST")
+        stage.proxy.reset()
+        stage.healed("RST")
+
+
+@cell("12", "one worker's connections hang for ever (half-open)", Plan(workers=2), within=20)
+async def half_open(stage: Stage) -> None:
+    """New connections are good; it is for the worker to notice that the old ones are dead."""
+    proxy = await stage.open_proxy()
+    stage.start_worker(url=proxy.url)
+    await stage.ready(40)
+    await stage.pause(1.0)
+    stage.fault("half-open")
+    proxy.abandon()
+    stage.healed("half-open")
+    await stage.pause(20.0)
+
+
+@cell("12b", "everything hangs for 6 s, then goes on")
+async def black_hole(stage: Stage) -> None:
+    stage.fault("black hole")
+    stage.proxy.black_hole = True
+    await asyncio.sleep(6)
+    stage.proxy.black_hole = False
+    stage.healed("black hole")
+    await stage.pause(2.0)
+
+
+# The default lock: on a slow network nothing may be taken back.
+SLOW = Plan(rate=60, worker={"lock_duration": 30, "stalled_interval": 5}, settle=90)
+
+
+@cell("13a", "each packet 50 ± 20 ms late", SLOW)
+async def late(stage: Stage) -> None:
+    stage.no_stalls = True
+    stage.proxy.delay = (0.05, 0.02)
+    await stage.pause(8 * stage.scale)
+
+
+@cell("13b", "each packet 500 ± 100 ms late", SLOW)
+async def very_late(stage: Stage) -> None:
+    stage.no_stalls = True
+    stage.proxy.delay = (0.5, 0.1)
+    await stage.pause(10 * stage.scale)
+
+
+@cell("13c", "1 Mbit/s for each connection", SLOW)
+async def thin(stage: Stage) -> None:
+    stage.no_stalls = True
+    stage.proxy.throttle = 125_000.0
+    await stage.pause(8 * stage.scale)
+
+
+# BullMQ's default, and toril's: what is taken back twice has failed. A lock that no busy machine lets run out.
+ONCE = Plan(worker={"max_stalled_count": 1, "lock_duration": 3, "stalled_interval": 1})
+
+
+async def strike(stage: Stage, rule: Rule, seconds: float) -> None:
+    """Apply a rule for a while, and count what it did."""
+    stage.proxy.rule = rule
+    await stage.pause(seconds)
+    stage.proxy.rule = None
+    stage.facts["hits"] = dict(sorted(rule.hits.items())) if stage.client == "toril" else rule.hits.total()
+
+
+@cell("14", "the answers of 1 % of all calls of scripts are lost", ONCE)
+async def lose_answers(stage: Stage) -> None:
+    await strike(stage, Rule("drop", share=0.01), 15 * stage.scale)
+
+
+@cell("14b", "the answers of 20 % of all calls of scripts are lost", ONCE)
+async def lose_many_answers(stage: Stage) -> None:
+    await strike(stage, Rule("drop", share=0.2), 15 * stage.scale)
+
+
+@cell("15a", "1 % of all answers are cut in the middle", ONCE)
+async def cut_answers(stage: Stage) -> None:
+    await strike(stage, Rule("cut", share=0.01, most=200), 10 * stage.scale)
+
+
+@cell("15b", "1 % of all answers are garbage", ONCE)
+async def garble_answers(stage: Stage) -> None:
+    await strike(stage, Rule("garbage", share=0.01, most=200), 10 * stage.scale)

@@ -1,0 +1,291 @@
+"""Judges a cell: ledger, what stands in the server, and its stream of events must tell the same story.
+
+The invariants are numbered as in `docs/explanation/reliability.md`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+from .ledger import read
+from .stage import PREFIX, WORKER, Stage
+
+__all__ = ["Verdict", "judge"]
+
+LISTS: Final = ("wait", "paused", "active")
+SETS: Final = ("delayed", "prioritized", "waiting-children", "completed", "failed")
+_FINAL: Final = frozenset({"completed", "failed"})
+_CLOCKS: Final = 0.02
+"""Seconds by which the clocks of two processes and the server's milliseconds may differ."""
+
+
+@dataclass
+class Verdict:
+    """One cell's line. Times in seconds.
+
+    Attributes:
+        jobs: That the producer began to add.
+        acked: Whose `add` returned.
+        executed: Starts of a processor.
+        lost: Acknowledged, and nowhere at the end.
+        stuck: Acknowledged, and not ended in time.
+        duplicates: Starts beyond the first and the planned retries.
+        explained: Those of them that follow a lost lock: the run before has not ended, or the job was taken back.
+        false_failed: Jobs in failed that should have completed.
+        recover_s: From the end of a fault until the slowest worker ran jobs again; for a dead worker, until the last of
+            its jobs ran elsewhere. None where there was nothing to recover from; -1 where a worker never came back.
+        rss_mb: Of the largest worker.
+    """
+
+    jobs: int = 0
+    acked: int = 0
+    executed: int = 0
+    completed: int = 0
+    lost: int = 0
+    stuck: int = 0
+    duplicates: int = 0
+    explained: int = 0
+    false_failed: int = 0
+    recover_s: float | None = None
+    errors: int = 0
+    rss_mb: float = 0.0
+    violations: list[str] = field(default_factory=list[str])
+
+    def dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Story:
+    """What the ledger says about one job."""
+
+    sent: float = 0.0
+    delay: float = 0.0
+    fails: int = 0
+    acked: bool = False
+    starts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    ends: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+async def judge(stage: Stage) -> Verdict:
+    """Compare all that is known, after the load has drained and before the workers end."""
+    lines = sorted(read(stage.directory), key=lambda line: line["t"])
+    stories = tell(lines)
+    verdict = Verdict(rss_mb=round(max((one.rss_mb() for one in stage.workers), default=0.0), 1))
+    verdict.violations += stage.faults
+    async with stage.look() as client:
+        states, records = await dump(client, verdict)
+        await _check_events(client, states, records, verdict)
+    _check_ledger(stage, stories, states, records, verdict)
+    verdict.errors = sum(line["e"] == "error" for line in lines)
+    alive = [one.pid for one in stage.workers]
+    verdict.recover_s = recovery([line for line in lines if line.get("id") not in stage.may_fail], alive)
+    if verdict.recover_s is not None and not 0 <= verdict.recover_s <= stage.within:
+        took = "for ever" if verdict.recover_s < 0 else f"{verdict.recover_s:g} s"
+        verdict.violations.append(f"I17 recovery took {took}, not {stage.within:g} s")
+    if stage.client == "toril":
+        unclean = stage.unclean()
+        if unclean:
+            verdict.violations.append(f"I20 unclean log, {len(unclean)} lines, first {unclean[0]!r}")
+    return verdict
+
+
+def tell(lines: Iterable[dict[str, Any]]) -> dict[str, _Story]:
+    """Sort the ledger's lines by job."""
+    stories: defaultdict[str, _Story] = defaultdict(_Story)
+    for line in lines:
+        event = line["e"]
+        if event == "sent":
+            story = stories[line["id"]]
+            story.sent, story.delay, story.fails = line["t"], line["delay"], line["fails"]
+        elif event == "acked":
+            stories[line["id"]].acked = True
+        elif event == "start":
+            stories[line["id"]].starts.append(line)
+        elif event == "end":
+            stories[line["id"]].ends.append(line)
+    return stories
+
+
+async def dump(client: Any, verdict: Verdict) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
+    """Read which states each job is in, and each job's record; I2, I3, I9."""
+    states: defaultdict[str, list[str]] = defaultdict(list)
+    for name in LISTS:
+        for job_id in await client.lrange(PREFIX + name, 0, -1):
+            if not job_id.startswith("0:"):
+                states[job_id].append(name)
+    for name in SETS:
+        for job_id in await client.zrange(PREFIX + name, 0, -1):
+            states[job_id].append(name)
+    keys = [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
+    ids = [key.removeprefix(PREFIX) for key in keys if ":" not in key.removeprefix(PREFIX)]
+    records: dict[str, dict[str, str]] = {}
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        pipeline = client.pipeline(transaction=False)
+        for job_id in some:
+            pipeline.type(PREFIX + job_id)
+        kinds = await pipeline.execute()
+        jobs = [
+            job_id for job_id, kind in zip(some, kinds, strict=True) if kind == "hash" and job_id != "meta"
+        ]
+        for job_id in jobs:
+            pipeline.hgetall(PREFIX + job_id)
+        records.update(zip(jobs, await pipeline.execute(), strict=True))
+    several = [job_id for job_id, held in states.items() if len(held) > 1]
+    _note(verdict, "I2 in several states", several)
+    _note(verdict, "I3 a record in no state", records.keys() - states.keys())
+    _note(verdict, "I3 a state without record", states.keys() - records.keys())
+    locks = [key for key in keys if key.endswith(":lock")]
+    held = {f"{PREFIX}{job_id}:lock" for job_id, names in states.items() if "active" in names}
+    _note(verdict, "I9 a lock without an active job", set(locks) - held)
+    wrong = [
+        job_id
+        for job_id, record in records.items()
+        if ("finishedOn" in record) != bool(_FINAL & set(states.get(job_id, ())))
+    ]
+    _note(verdict, "I4 finishedOn and state differ", wrong)
+    return states, records
+
+
+async def _check_events(
+    client: Any,
+    states: dict[str, list[str]],
+    records: dict[str, dict[str, str]],
+    verdict: Verdict,
+) -> None:
+    """I4 and I8: at most one final event for each job, the last of its events, and it is the state that it is in."""
+    finals: Counter[str] = Counter()
+    last: dict[str, tuple[str, str]] = {}
+    at = "-"
+    while rows := await client.xrange(PREFIX + "events", at, "+", count=5000):
+        for _, row in rows:
+            job_id, event = row.get("jobId"), row.get("event", "")
+            if job_id and event in ("completed", "failed", "added", "waiting", "active", "delayed"):
+                if event in _FINAL:
+                    finals[job_id] += 1
+                last[job_id] = (event, row.get("returnvalue", ""))
+        at = f"({rows[-1][0]}"
+    verdict.completed = sum("completed" in held for held in states.values())
+    _note(verdict, "I4 ended more than once", [job_id for job_id, count in finals.items() if count > 1])
+    differ = [
+        job_id
+        for job_id, held in states.items()
+        if job_id in last and held[0] in _FINAL and last[job_id][0] != held[0]
+    ]
+    _note(verdict, "I8 the last event is not the state", differ)
+    other = [
+        job_id
+        for job_id, (event, value) in last.items()
+        if event == "completed" and value != records.get(job_id, {}).get("returnvalue", value)
+    ]
+    _note(verdict, "I6 a result that is not the winner's", other)
+
+
+def _check_ledger(
+    stage: Stage,
+    stories: dict[str, _Story],
+    states: dict[str, list[str]],
+    records: dict[str, dict[str, str]],
+    verdict: Verdict,
+) -> None:
+    lock = float({**WORKER, **stage.plan.worker}["lock_duration"])
+    early: list[str] = []
+    overlapping: list[str] = []
+    never_ran: list[str] = []
+    miscounted: list[str] = []
+    for job_id, story in stories.items():
+        held = states.get(job_id, [])
+        record = records.get(job_id, {})
+        verdict.jobs += bool(story.sent)
+        verdict.acked += story.acked
+        verdict.executed += len(story.starts)
+        if story.acked and not held:
+            verdict.lost += 1
+        elif story.acked and not _FINAL & set(held):
+            verdict.stuck += 1
+        if "failed" in held and job_id not in stage.may_fail:
+            verdict.false_failed += 1
+        extra = len(story.starts) - 1 - story.fails
+        if extra > 0 and job_id not in stage.may_fail:
+            verdict.duplicates += extra
+            unended = len(story.starts) - len(story.ends)
+            taken_back = int(record.get("stc", 0))
+            verdict.explained += extra if stage.loses_data else min(extra, max(unended, taken_back))
+        if story.starts and story.starts[0]["t"] < story.sent + story.delay - _CLOCKS and story.sent:
+            early.append(job_id)
+        if not story.starts and "completed" in held and not stage.loses_data:
+            never_ran.append(job_id)
+        if held and int(record.get("ats", 0)) < len(story.starts) and not stage.loses_data:
+            miscounted.append(job_id)
+        if _overlaps(story, lock) and not stage.loses_data and not int(record.get("stc", 0)):
+            overlapping.append(job_id)
+    _note(verdict, "I15 started early", early)
+    _note(verdict, "I6 two runs at once within one lock", overlapping)
+    _note(verdict, "I4 completed without a run", never_ran)
+    _note(verdict, "I7 more starts than counted", miscounted)
+    if verdict.lost and not stage.loses_data:
+        verdict.violations.append(f"I1 {verdict.lost} acknowledged jobs lost")
+    if verdict.stuck:
+        verdict.violations.append(f"I17 {verdict.stuck} jobs did not end in time")
+    if verdict.false_failed:
+        verdict.violations.append(f"I4 {verdict.false_failed} good jobs failed")
+    stalled = [job_id for job_id, record in records.items() if int(record.get("stc", 0))]
+    if stage.no_stalls:
+        _note(verdict, "I5 taken back from a healthy worker", stalled)
+    if verdict.duplicates > verdict.explained:
+        verdict.violations.append(f"I5 {verdict.duplicates - verdict.explained} runs that nothing explains")
+
+
+def _overlaps(story: _Story, lock: float) -> bool:
+    """Whether a run began while another had not ended, and not because its lock had run out."""
+    ends = {(end["pid"], end["run"]): end["t"] for end in story.ends}
+    for first, second in pairwise(story.starts):
+        end = ends.get((first["pid"], first["run"]))
+        if end is not None and second["t"] < end - _CLOCKS and second["t"] - first["t"] < lock - _CLOCKS:
+            return True
+    return False
+
+
+def recovery(lines: list[dict[str, Any]], living: list[int]) -> float | None:
+    """How long the slowest recovery took; see `Verdict.recover_s`."""
+    slowest: float | None = None
+    starts = [line for line in lines if line["e"] == "start"]
+    ends = {(line["id"], line["run"], line["pid"]) for line in lines if line["e"] == "end"}
+    last = max((line["t"] for line in starts), default=0.0)
+    marks = [line for line in lines if line["e"] in ("healed", "fault")]
+    for number, mark in enumerate(marks):
+        if mark["e"] == "healed":
+            until = min(marks[number + 1]["t"] if number + 1 < len(marks) else last, mark["t"] + 30)
+            for pid in living:
+                mine = [line["t"] for line in starts if line["pid"] == pid]
+                if not mine or mine[0] > mark["t"] or until < mark["t"]:
+                    continue
+                # The longest pause, since a job that had arrived before the fault may still begin after it.
+                beats = [mark["t"], *(t for t in mine if mark["t"] < t < until)]
+                pauses = [later - earlier for earlier, later in pairwise(beats)]
+                if until - beats[-1] > 10:
+                    return -1.0
+                slowest = max(slowest or 0.0, *pauses, 0.0)
+        elif "pid" in mark:
+            orphans = {
+                line["id"]
+                for line in starts
+                if line["pid"] == mark["pid"] and (line["id"], line["run"], line["pid"]) not in ends
+            }
+            for orphan in orphans:
+                again = [line["t"] for line in starts if line["id"] == orphan and line["t"] > mark["t"]]
+                if again:
+                    slowest = max(slowest or 0.0, again[0] - mark["t"])
+    return None if slowest is None else round(slowest, 2)
+
+
+def _note(verdict: Verdict, what: str, ids: Iterable[str]) -> None:
+    found = sorted(ids)
+    if found:
+        shown = ", ".join(found[:3])
+        verdict.violations.append(f"{what}: {len(found)}, such as {shown}")

@@ -1,0 +1,125 @@
+"""A producer as a process of its own: adds a mixed load, and writes into the ledger what it was told.
+
+`python -m chaos.producer OPTIONS`, a JSON object: url, queue, ledger, rate (jobs per second), count (at least so many),
+seed, those of `shape`, flow_every; with bulk (a number) it adds plain jobs, so many at a time. It goes on until
+SIGTERM, then ends in good order. Each job has an id of its own, so an `add` whose answer was lost is repeated until one
+comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+from typing import Any
+
+from toril import ConnectionLostError, FlowJob, FlowProducer, NewJob, Queue, ServerRefusedError, TorilError
+
+from .ledger import Ledger
+
+
+def shape(
+    number: int, chance: random.Random, options: dict[str, Any]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """One job of the load: its id, its data, its options. 200 bytes or so."""
+    data: dict[str, Any] = {"n": number, "ms": chance.uniform(*options.get("ms", (2, 30))), "pad": "x" * 140}
+    settings: dict[str, Any] = {}
+    if number % 10 == 3:
+        settings["delay"] = round(chance.uniform(0, 2), 3)
+    elif number % 10 == 5:
+        settings["priority"] = chance.randint(1, 100)
+    elif number % 10 == 7:
+        data["fails"] = 1
+        settings["attempts"] = 3
+        settings["backoff"] = 0.05
+    every = options.get("block_every")
+    if every and number % every == 0:
+        data["block"] = options["block"]
+        data["gil"] = options.get("gil", 0)
+    return f"{options.get('tag', 'j')}-{number}", data, settings
+
+
+async def main(options: dict[str, Any]) -> None:
+    book = Ledger(options["ledger"], "producer")
+    chance = random.Random(options["seed"])
+    is_over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
+    limit = asyncio.Semaphore(options.get("in_flight", 200))
+    async with Queue(options["queue"], connection=options["url"]) as queue:
+        flows = FlowProducer(connection=queue.connection)
+
+        async def add(number: int) -> None:
+            job_id, data, settings = shape(number, chance, options)
+            facts = {"delay": settings.get("delay", 0), "fails": data.get("fails", 0)}
+            members = [job_id]
+            if number % options.get("flow_every", 20) == 1:
+                members += [f"{job_id}-{child}" for child in "abc"]
+            for member in members:
+                book.write("sent", id=member, **(facts if member == job_id else {"delay": 0, "fails": 0}))
+            # Bounded by the cell's own deadline: the driver kills a producer that does not end.
+            while True:
+                try:
+                    if len(members) > 1:
+                        await flows.add(flow(members, data, settings, options["queue"]))
+                    else:
+                        await queue.add("work", data, job_id=job_id, **settings)
+                except (ConnectionLostError, ServerRefusedError) as error:
+                    book.write("again", id=job_id, why=f"{type(error).__name__}: {error}"[:200])
+                    await asyncio.sleep(0.05 + 0.1 * chance.random())
+                    continue
+                except TorilError as error:
+                    for member in members:
+                        book.write("refused", id=member, why=f"{type(error).__name__}: {error}"[:200])
+                    return
+                for member in members:
+                    book.write("acked", id=member)
+                return
+
+        async def add_bulk(number: int) -> None:
+            size = options["bulk"]
+            jobs = [shape((number - 1) * size + at, chance, options) for at in range(1, size + 1)]
+            for job_id, data, settings in jobs:
+                book.write("sent", id=job_id, delay=settings.get("delay", 0), fails=data.get("fails", 0))
+            await queue.add_bulk(
+                NewJob("work", data, {"job_id": job_id, **settings})  # type: ignore[typeddict-item]
+                for job_id, data, settings in jobs
+            )
+            for job_id, _, _ in jobs:
+                book.write("acked", id=job_id)
+
+        if "bulk" in options:
+            number = 0
+            while not is_over.is_set():
+                number += 1
+                await add_bulk(number)
+            return
+
+        async def one(number: int) -> None:
+            try:
+                await add(number)
+            finally:
+                limit.release()
+
+        began = asyncio.get_running_loop().time()
+        number = 0
+        async with asyncio.TaskGroup() as group:
+            while not is_over.is_set() or number < options.get("count", 0):
+                number += 1
+                wait = began + number / options["rate"] - asyncio.get_running_loop().time()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                await limit.acquire()
+                group.create_task(one(number))
+    book.write("done", count=number)
+
+
+def flow(members: list[str], data: dict[str, Any], settings: dict[str, Any], queue: str) -> FlowJob:
+    """A parent and its children."""
+    children = [FlowJob("work", queue, {"ms": 2}, {"job_id": child}) for child in members[1:]]
+    return FlowJob("work", queue, data, {"job_id": members[0], **settings}, children)  # type: ignore[typeddict-item]
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

@@ -1,0 +1,161 @@
+"""From the recorded lines to the tables in the docs. `python -m chaos.report` writes them anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import toril
+
+from .cells import ABSENT, CELLS
+
+__all__ = ["PAGE", "RESULTS", "machine", "rewrite", "table", "write_page"]
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "chaos" / "results" / "matrix.jsonl"
+SOAK: Final = ROOT / "chaos" / "results" / "soak.json"
+PAGE: Final = ROOT / "docs" / "explanation" / "reliability.md"
+_MATRIX: Final = ("<!-- begin: make chaos -->", "<!-- end: make chaos -->")
+_SOAK: Final = ("<!-- begin: make chaos SOAK=30 -->", "<!-- end: make chaos SOAK=30 -->")
+_NAMES: Final = {"toril": "toril", "bullmq": "BullMQ"}
+_RESULTS: Final = {"pass": "✓", "fail": "✗", "skip": "–"}
+
+
+def machine() -> str:
+    """Where and with what a line was made."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return (
+        f"toril {toril.__version__}{f' ({commit})' if commit else ''}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {datetime.now(UTC):%Y-%m-%d}"
+    )
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The matrix in Markdown: one row for each cell and client, and those that were not played."""
+    rows = [
+        "| # | fault | client | acknowledged | executed | lost | duplicated (explained) | wrongly failed "
+        "| seconds to recover | |",
+        "|--:|---|---|--:|--:|--:|--:|--:|--:|:-:|",
+    ]
+    last = ""
+    for line in lines:
+        key = str(line["cell"])
+        name = f"{key} | {CELLS[key].fault}" if key != last else " | "
+        last = key
+        rows.append(f"| {name} | {_NAMES[line['client']]} | {_figures(line)} | {_RESULTS[line['status']]} |")
+    return "\n".join(rows)
+
+
+def _figures(line: dict[str, Any]) -> str:
+    if line["status"] == "skip":
+        return " | ".join(["", "", "", "", "", "did not run"])
+    recover = line["recover_s"]
+    seconds = "" if recover is None else "never" if recover < 0 else f"{recover:.1f}"
+    lost = line["lost"] + line["stuck"]
+    return " | ".join(
+        [
+            f"{line['acked']:,}",
+            f"{line['executed']:,}",
+            f"**{lost:,}**" if lost else "0",
+            f"{line['duplicates']:,} ({line['explained']:,})" if line["duplicates"] else "0",
+            f"**{line['false_failed']:,}**" if line["false_failed"] else "0",
+            seconds,
+        ]
+    )
+
+
+def remarks(lines: list[dict[str, Any]]) -> str:
+    """What stands below the table: why a row is not green, and which rows there are not."""
+    parts: list[str] = []
+    # The last field of an invariant names jobs, which tells nobody anything.
+    red = [
+        f"- {line['cell']}, {_NAMES[line['client']]}: "
+        + "; ".join(_short(one) for one in [*line["violations"], line.get("note") or ""] if one)
+        for line in lines
+        if line["status"] != "pass"
+    ]
+    if red:
+        parts += ["Not green:", "", *red, ""]
+    played = {CELLS[str(line["cell"])].order[0] for line in lines}
+    absent = [f"- {row}: {why}" for row, why in ABSENT.items() if int(row) not in played]
+    missing = [f"- {row}: not played" for row in range(1, 45) if row not in played and str(row) not in ABSENT]
+    if absent or missing:
+        parts += ["Rows of the plan that are not played:", "", *absent, *missing]
+    return "\n".join(parts).rstrip()
+
+
+def _short(violation: str) -> str:
+    return violation.partition(", such as")[0].partition(", first")[0].splitlines()[0][:160]
+
+
+def caption(lines: list[dict[str, Any]]) -> str:
+    """How, where and when."""
+    toril_lines = [line for line in lines if line["client"] == "toril"]
+    greens = sum(line["status"] == "pass" for line in toril_lines)
+    jobs = sum(line["jobs"] for line in toril_lines)
+    loads = [line["load_average"] for line in lines]
+    minutes = sum(line["seconds"] for line in lines) / 60
+    made = sorted({str(line.get("machine", "")) for line in lines})
+    return (
+        f"{greens} of {len(toril_lines)} cells are green for toril, over {jobs:,} jobs; {minutes:.0f} minutes, "
+        f"two or so at a time. Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}, on "
+        f"{os.cpu_count()} processors{_allowed(lines)}. Made by `make chaos`: {'; '.join(made)}. "
+        "Each line with its seed: `chaos/results/matrix.jsonl`."
+    )
+
+
+def _allowed(lines: list[dict[str, Any]]) -> str:
+    slack = max(line.get("slack", 1.0) for line in lines)
+    return "" if slack == 1 else f", which is why recoveries were allowed {slack:g} times as long"
+
+
+def soaked(figures: dict[str, Any]) -> str:
+    """The soak's paragraph."""
+    first, last = figures["samples"][0], figures["samples"][-1]
+    verdict = "all bounds held" if not figures["broken"] else f"out of bounds: {', '.join(figures['broken'])}"
+    rss, server = figures["rss_slope_mb_per_hour"], figures["used_memory_slope_mb_per_hour"]
+    return (
+        f"{figures['minutes']:g} minutes at {figures['rate']:g} jobs a second, {len(figures['faults'])} faults: "
+        f"{figures['jobs']:,} jobs acknowledged, {figures['executed']:,} runs, **{figures['lost']} lost**, "
+        f"{figures['duplicates']} duplicated, {figures['false_failed']} wrongly failed. The worker's memory went from "
+        f"{first['rss_mb']:.1f} to {last['rss_mb']:.1f} MB (slope {rss:+.1f} MB/h after the warm-up), its open files "
+        f"from {figures['fds'][0]} to {figures['fds'][1]}, its threads from {figures['threads'][0]} to "
+        f"{figures['threads'][1]}; the server's memory {server:+.1f} MB/h. Wait from `add` to start in calm seconds, "
+        f"p99: {figures['calm_wait_p99_ms']} ms. {verdict.capitalize()}; load average of the machine at the end: "
+        f"{figures['load_average']}.\n\n![The soak: memory, backlog, faults](../images/soak.svg)"
+    )
+
+
+def rewrite(page: str, marks: tuple[str, str], block: str) -> str:
+    """Return the page with a new block between two marks.
+
+    Raises:
+        ValueError: It does not have the marks exactly once.
+    """
+    begin, end = marks
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"{PAGE} needs exactly one block between {begin} and {end}")
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+
+
+def write_page() -> None:
+    """Write the page's tables from what is recorded."""
+    page = PAGE.read_text()
+    if RESULTS.exists():
+        lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+        page = rewrite(page, _MATRIX, f"{table(lines)}\n\n{caption(lines)}\n\n{remarks(lines)}".rstrip())
+    if SOAK.exists():
+        page = rewrite(page, _SOAK, soaked(json.loads(SOAK.read_text())))
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    write_page()

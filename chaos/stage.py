@@ -1,0 +1,380 @@
+"""What a cell of the matrix plays on: a server, a proxy before it, workers and a producer as processes, a ledger.
+
+The fault itself is the cell's; here is what all of them share: how processes are started and ended, how the load
+begins and ends, and when the dust has settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import redis.asyncio
+
+from toril.embedded import EmbeddedServer, Persistence
+from toril.scripts.loader import load
+
+from .ledger import Ledger, read
+from .proxy import Proxy
+
+__all__ = ["Client", "Plan", "Running", "SkipCellError", "Stage", "staged"]
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+QUEUE: Final = "chaos"
+PREFIX: Final = f"bull:{QUEUE}:"
+Client = Literal["toril", "bullmq"]
+DIED_TALKING: Final = re.compile(
+    r"Traceback|never retrieved|was destroyed but it is pending|ResourceWarning|Unhandled|never awaited"
+)
+
+
+class SkipCellError(Exception):
+    """The cell cannot run on this machine, and says why."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cell asks for. Durations in seconds.
+
+    Attributes:
+        workers: Processes.
+        rate: Jobs added each second by the one producer.
+        persistence: Of the server.
+        config: Further settings of the server.
+        worker: Options of each worker that differ from `WORKER`.
+        producer: Further options of the producer, see `chaos.producer`.
+        proxied: Whether workers and producer reach the server through the proxy.
+        settle: How long after the last fault all jobs must have ended.
+        prefix_command: Before each worker's command, such as `faketime`.
+        environment: For each worker.
+    """
+
+    workers: int = 3
+    rate: float = 200
+    persistence: Persistence = "none"
+    config: dict[str, str] = field(default_factory=dict[str, str])
+    worker: dict[str, Any] = field(default_factory=dict[str, Any])
+    producer: dict[str, Any] = field(default_factory=dict[str, Any])
+    proxied: bool = True
+    settle: float = 30.0
+    prefix_command: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+
+
+WORKER: Final[dict[str, Any]] = {
+    "concurrency": 20,
+    "lock_duration": 2,
+    "stalled_interval": 1,
+    "max_stalled_count": 3,
+    "drain_delay": 1,
+    "grace": 3,
+}
+"""The time scale of the tests: with a lock of 30 s each cell would take minutes."""
+
+
+class Running:
+    """A process of the cell. What it prints is kept in a file."""
+
+    def __init__(self, command: Sequence[str], output: Path, environment: dict[str, str]) -> None:
+        self.output = output
+        with output.open("ab") as file:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it lives."""
+        if self.is_alive:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.process.wait()
+
+    async def ended(self, seconds: float) -> int | None:
+        """Wait for the end; its exit code, or None where it did not end in time."""
+        try:
+            return await asyncio.to_thread(self.process.wait, seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def rss_mb(self) -> float:
+        """Memory that it holds; 0 where the system does not say."""
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+        return 0.0
+
+
+class Stage:
+    """One cell's server, proxy and processes. See `staged`.
+
+    Attributes:
+        chance: Made from the seed; all that is left to chance comes from it.
+        scale: Of the cell's sizes, 1 for the whole matrix.
+        facts: What the cell measured itself; goes into its line.
+        faults: Violations that the cell found itself.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        plan: Plan,
+        directory: Path,
+        server: EmbeddedServer,
+        chance: random.Random,
+        scale: float,
+    ) -> None:
+        self.client: Client = client
+        self.plan = plan
+        self.directory = directory
+        self.server = server
+        self.port = server.port
+        self.chance = chance
+        self.scale = scale
+        self.book = Ledger(directory, "driver")
+        self.proxy = Proxy(server.port, chance, names=script_names() if client == "toril" else {})
+        self.workers: list[Running] = []
+        self.everyone: list[Running] = []
+        self.producer: Running | None = None
+        self.facts: dict[str, Any] = {}
+        self.faults: list[str] = []
+        self.loses_data = False
+        """The server itself has forgotten: what is lost by that is reported, and is not the client's."""
+        self.no_stalls = False
+        """No job may have been taken back."""
+        self.slack = 1.0
+        """By which times may be longer on a machine that has other things to do."""
+        self.within = 5.0
+        """Seconds for a recovery."""
+        self.exits = contextlib.AsyncExitStack()
+        """What the cell has opened."""
+        self.may_fail: set[str] = set()
+        """Jobs that are meant to fail."""
+
+    # --- processes ---
+
+    @property
+    def url(self) -> str:
+        """Where workers and producer find the server."""
+        return self.proxy.url if self.plan.proxied else f"redis://127.0.0.1:{self.port}"
+
+    def start_worker(self, url: str | None = None, **options: Any) -> Running:
+        """Start one more worker."""
+        settings = {
+            "url": url or self.url,
+            "queue": QUEUE,
+            "ledger": str(self.directory),
+            **WORKER,
+            **self.plan.worker,
+            **options,
+        }
+        return self._start("worker", settings)
+
+    def _start(self, role: str, settings: dict[str, Any]) -> Running:
+        if settings.pop("client", self.client) == "bullmq":
+            command = ["node", str(ROOT / "interop" / "chaos.js"), role, json.dumps(settings)]
+        else:
+            warnings = ["-W", "default::ResourceWarning"]
+            command = [sys.executable, *warnings, "-m", f"chaos.{role}", json.dumps(settings)]
+        environment: dict[str, str] = {}
+        if role == "worker":
+            command = [*self.plan.prefix_command, *command]
+            environment = self.plan.environment
+        running = Running(command, self.directory / f"{role}-{len(self.everyone)}.out", environment)
+        self.everyone.append(running)
+        if role == "worker":
+            self.workers.append(running)
+        return running
+
+    async def open_proxy(self) -> Proxy:
+        """One more way to the server, for one worker of its own."""
+        names = script_names() if self.client == "toril" else {}
+        return await self.exits.enter_async_context(Proxy(self.port, self.chance, names=names))
+
+    def start_producer(self, **options: Any) -> Running:
+        """Begin the load."""
+        settings = {
+            "url": self.url,
+            "queue": QUEUE,
+            "ledger": str(self.directory),
+            "rate": self.plan.rate,
+            "seed": self.chance.randrange(2**31),
+            **self.plan.producer,
+            **options,
+        }
+        self.producer = self._start("producer", settings)
+        return self.producer
+
+    def kill_worker(self, victim: Running) -> None:
+        """SIGKILL; its jobs are watched from now on."""
+        victim.kill()
+        self.book.write("fault", what="kill", pid=victim.pid)
+        self.workers.remove(victim)
+
+    # --- time ---
+
+    def times(self, count: int) -> int:
+        """How often, at this scale."""
+        return max(1, round(count * self.scale))
+
+    async def pause(self, low: float, high: float | None = None) -> None:
+        """Let the load run for a while that chance chooses."""
+        await asyncio.sleep(self.chance.uniform(low, high or low))
+
+    def fault(self, what: str) -> None:
+        """Note that a fault begins."""
+        self.book.write("fault", what=what)
+
+    def healed(self, what: str) -> None:
+        """Note that it is over: from now on every worker has to come back."""
+        self.book.write("healed", what=what)
+
+    async def ready(self, count: int = 1, seconds: float = 30) -> None:
+        """Wait until so many workers are ready and some jobs have run."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            events = [line["e"] for line in read(self.directory)]
+            if events.count("ready") >= len(self.workers) and events.count("end") >= count:
+                return
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"the load did not begin within {seconds:g} s\n{self.words()}")
+
+    async def has_run(self, worker: Running, seconds: float = 60) -> None:
+        """Wait until this worker has begun a job."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if any(line["e"] == "start" and line["pid"] == worker.pid for line in read(self.directory)):
+                return
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"a worker has run no job within {seconds:g} s\n{self.words()}")
+
+    async def drain(self) -> float:
+        """End the load, and wait until nothing is left to run; return how long that took."""
+        began = time.monotonic()
+        if self.producer is not None:
+            self.producer.signal(signal.SIGTERM)
+            if await self.producer.ended(self.plan.settle) is None:
+                self.faults.append("the producer did not end")
+                self.producer.kill()
+        async with self.look() as client:
+            while time.monotonic() - began < self.plan.settle:
+                if await unfinished(client) == 0:
+                    break
+                await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+    @contextlib.asynccontextmanager
+    async def look(self) -> AsyncGenerator[redis.asyncio.Redis]:
+        """A client of one's own, past the proxy."""
+        async with redis.asyncio.Redis(host="127.0.0.1", port=self.port, decode_responses=True) as client:
+            yield client
+
+    async def restart_server(self, stop: bool = False) -> None:
+        """End the server by SIGKILL, or in good order, and start it on the same files and port."""
+        self.fault("server ends")
+        await asyncio.to_thread(self.server.stop if stop else self.server.kill)
+        await asyncio.to_thread(self.server.start)
+        self.healed("server is back")
+
+    # --- looking back ---
+
+    def words(self) -> str:
+        """The last that each process has printed."""
+        return "\n".join(
+            f"{one.output.name}: {one.output.read_text(errors='replace')[-1500:]}"
+            for one in self.everyone
+            if one.output.exists() and one.output.stat().st_size
+        )
+
+    def unclean(self) -> list[str]:
+        """Lines of the processes' logs that a healthy program does not write."""
+        return [
+            f"{one.output.name}: {line[:200]}"
+            for one in self.everyone
+            for line in one.output.read_text(errors="replace").splitlines()
+            if DIED_TALKING.search(line)
+        ]
+
+    def log_lines(self) -> int:
+        """How much has been logged by all workers together."""
+        return sum(one.output.read_bytes().count(b"\n") for one in self.everyone)
+
+
+async def unfinished(client: redis.asyncio.Redis) -> int:
+    """How many jobs have not ended yet."""
+    pipeline = client.pipeline(transaction=False)
+    for name in ("wait", "paused", "active"):
+        pipeline.llen(PREFIX + name)
+    for name in ("delayed", "prioritized", "waiting-children"):
+        pipeline.zcard(PREFIX + name)
+    return sum(await pipeline.execute())
+
+
+def script_names() -> dict[str, str]:
+    """The names of toril's scripts by their SHA."""
+    here = ROOT / "src" / "toril" / "scripts"
+    return {load(path.stem).sha: path.stem for path in here.glob("*.lua")}
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    client: Client, plan: Plan, seed: int, scale: float, begin: bool = True
+) -> AsyncGenerator[Stage]:
+    """Set the stage for one cell; whatever happens on it, all processes end with it."""
+    if client == "bullmq" and (
+        shutil.which("node") is None or not (ROOT / "interop" / "node_modules" / "bullmq").is_dir()
+    ):
+        raise SkipCellError("BullMQ for Node.js is not installed: make test installs it")
+    with tempfile.TemporaryDirectory(prefix="toril-chaos-") as scratch:
+        directory = Path(scratch)
+        data = directory / "data"
+        data.mkdir(mode=0o700)
+        server = EmbeddedServer(data, plan.persistence, config={"enable-debug-command": "yes", **plan.config})
+        await asyncio.to_thread(server.start)
+        stage = Stage(client, plan, directory, server, random.Random(seed), scale)
+        try:
+            async with stage.look() as look:
+                # All events are kept, so that they can be replayed.
+                await look.hset(PREFIX + "meta", "opts.maxLenEvents", "10000000")
+            async with stage.proxy, stage.exits:
+                if begin:
+                    for _ in range(plan.workers):
+                        stage.start_worker()
+                    stage.start_producer()
+                    await stage.ready(20)
+                yield stage
+        finally:
+            for running in stage.everyone:
+                running.signal(signal.SIGCONT)
+                running.kill()
+            stage.book.close()
+            await asyncio.to_thread(server.stop)

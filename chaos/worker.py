@@ -1,0 +1,80 @@
+"""A worker as a process of its own: does what each job's data says, and writes starts and ends into the ledger.
+
+`python -m chaos.worker OPTIONS`, a JSON object: url, queue, ledger, and options of `Worker`. Data of a job:
+
+    ms      how long it takes
+    fails   how many of its attempts fail at first
+    block   seconds for which it holds up the event loop
+    gil     seconds for which no thread of the process can run
+    pill    it ends its process
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+import time
+from typing import Any
+
+from toril import Job, Queue, Worker
+
+from .ledger import Ledger
+
+
+def hold_gil(seconds: float) -> None:
+    """Keep all threads from running: one call into C that takes long. The pattern backtracks, about 3**n ways."""
+    end = time.monotonic() + seconds
+    size = 16
+    while time.monotonic() < end:
+        began = time.monotonic()
+        re.match(r"(a|aa|a?)*$", "a" * size + "b")
+        # One long call rather than many: between calls the others get their turn.
+        if time.monotonic() - began < seconds / 4:
+            size += 1
+
+
+async def main(options: dict[str, Any]) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    book = Ledger(options.pop("ledger"), "worker")
+    pid = os.getpid()
+
+    async def process(job: Job) -> str:
+        data: dict[str, Any] = job.data or {}
+        run = job.attempts_started
+        book.write("start", id=job.id, run=run, pid=pid)
+        if data.get("pill"):
+            os._exit(1)
+        if data.get("block"):
+            time.sleep(data["block"])  # noqa: ASYNC251 - on purpose
+        if data.get("gil"):
+            hold_gil(data["gil"])
+        await asyncio.sleep(data.get("ms", 0) / 1000)
+        if job.attempts_made < data.get("fails", 0):
+            book.write("end", id=job.id, run=run, pid=pid, failed=True)
+            raise ValueError("this attempt is to fail")
+        book.write("end", id=job.id, run=run, pid=pid)
+        return f"{pid}:{run}"
+
+    # Names of the library's options, for the library.
+    async with Queue(options.pop("queue"), connection=options.pop("url")) as queue:
+        worker = Worker(queue, process, **options)
+        worker.on("ready", lambda: book.write("ready", pid=pid))
+
+        @worker.on("lock_lost")
+        def lost(job: Job) -> None:  # pyright: ignore[reportUnusedFunction]
+            book.write("lock_lost", id=job.id, pid=pid)
+
+        @worker.on("error")
+        def failed(error: Exception) -> None:  # pyright: ignore[reportUnusedFunction]
+            book.write("error", pid=pid, what=type(error).__name__)
+
+        await worker.run()
+    book.write("stopped", pid=pid)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

@@ -1,0 +1,31 @@
+"""The smoke subset of the fault matrix: real processes, a real server, small loads. `make chaos` plays all of it."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from chaos.cells import CELLS, SMOKE
+from chaos.matrix import play
+from toril.embedded import find_binary
+from toril.errors import ConfigurationError
+
+SIZE = 0.2
+# Nothing here measures speed: a busy machine may be slow to come back, but it must come back.
+SLACK = 5.0
+
+
+@pytest.mark.parametrize("key", SMOKE)
+async def test_a_fault_loses_nothing_and_fails_nothing(key: str) -> None:
+    """After the fault the ledger, the server and its events tell the same story."""
+    try:
+        find_binary()
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    line = await play(CELLS[key], "toril", random.randrange(2**31), SIZE, SLACK)
+    if line["status"] == "skip":
+        pytest.skip(line["note"])
+    assert line["violations"] == [], json.dumps(line, indent=1)
+    assert line["acked"] > 20
