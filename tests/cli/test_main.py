@@ -25,6 +25,7 @@ COMMANDS = [
     *[["cron", verb] for verb in ("ls", "show", "run", "rm")],
     ["workers"],
     ["events"],
+    ["why"],
 ]
 
 

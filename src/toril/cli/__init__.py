@@ -1,4 +1,4 @@
-"""The command line: `toril worker`, `server`, `doctor`, `queue`, `job`, `cron`, `workers`, `events`.
+"""The command line: `toril worker`, `server`, `doctor`, `queue`, `job`, `cron`, `workers`, `events`, `why`.
 
 It needs the extra `toril[cli]`.
 

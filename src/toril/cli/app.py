@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from toril.cli import cron, doctor, job, queue, server, watching, worker
+from toril.cli import cron, doctor, job, queue, server, watching, why, worker
 
 __all__ = ["app"]
 
@@ -24,3 +24,4 @@ app.add_typer(job.app, name="job")
 app.add_typer(cron.app, name="cron")
 app.command("workers")(watching.workers)
 app.command("events")(watching.events)
+app.command("why")(why.why)
