@@ -64,7 +64,9 @@ async def _reason(queue: Queue, job: Job[Any]) -> Reason:
             return Reason(state, f"it ended at {moment(job.finished_on)}")
         case "failed":
             tries = f"{job.attempts_made} of {max(1, job.options.attempts)} attempts"
-            remedy = "see `toril job show {0} {1}`, then `toril job retry {0} {1}`".format(queue.name, job.id)
+            remedy = (
+                f"see `toril job show {queue.name} {job.id}`, then `toril job retry {queue.name} {job.id}`"
+            )
             return Reason(state, f"it failed for good at {moment(job.finished_on)}, after {tries}", remedy)
         case "active":
             return await _active(queue, job)
