@@ -143,18 +143,24 @@ class TransitionError(TorilError):
     Attributes:
         job_id: The job that stayed where it was.
         detail: What is known beyond the kind of refusal, or None.
+        queue: The name of its queue, where it is known.
     """
 
     says = "the move was refused"
 
-    def __init__(self, job_id: str, detail: str | None = None) -> None:
+    def __init__(self, job_id: str, detail: str | None = None, queue: str | None = None) -> None:
         # What was given, not the sentence: errors cross process boundaries by being made again.
-        super().__init__(job_id, detail)
+        super().__init__(job_id, detail, queue)
         self.job_id = job_id
         self.detail = detail
+        self.queue = queue
 
     def __str__(self) -> str:
-        return f"job {self.job_id!r}: {self.detail or self.says}"
+        where = f" in queue {self.queue!r}" if self.queue is not None else ""
+        return f"{self._subject()}{where}: {self.detail or self.says}"
+
+    def _subject(self) -> str:
+        return f"job {self.job_id!r}"
 
 
 class JobNotFoundError(TransitionError):
@@ -166,37 +172,46 @@ class JobNotFoundError(TransitionError):
 class JobNotInStateError(TransitionError):
     """The job is in another state than the move needs; somebody else has moved it."""
 
-    says = "not in the state that this move needs; it has moved on"
+    says = "not in the state that this move needs; somebody has moved it on, Job.get_state() says where"
 
 
 class LockLostError(TransitionError):
     """The lock ran out, or another worker holds it. What this worker writes about the job is refused."""
 
-    says = "lock lost"
+    says = "lock lost; a longer lock_duration keeps it while a worker is held up"
 
 
 class PendingChildrenError(TransitionError):
     """The job cannot complete while it has children that have not finished."""
 
-    says = "has children that have not finished"
+    says = (
+        "has children that have not finished; raise WaitingChildrenError to wait for them, "
+        "or call Job.remove_unprocessed_children()"
+    )
 
 
 class FailedChildrenError(TransitionError):
     """The job cannot complete: a child failed whose failure fails its parent."""
 
-    says = "has at least one failed child"
+    says = (
+        "has at least one failed child; retry that, "
+        "or add it with ignore_dependency_on_failure where the parent can do without"
+    )
 
 
 class ParentNotFoundError(TransitionError):
     """The parent that was named for the job does not exist."""
 
-    says = "its parent does not exist"
+    says = "its parent does not exist; add that first, or both as a flow"
 
 
 class ParentTakenError(TransitionError):
     """The job exists already and belongs to another parent."""
 
-    says = "belongs to another parent, which still exists"
+    says = (
+        "belongs to another parent, which still exists; Job.remove_child_dependency() lets it go, "
+        "another job_id makes it another job"
+    )
 
 
 class SchedulerJobError(TransitionError):
@@ -209,6 +224,9 @@ class SchedulerSlotError(TransitionError):
     """The job scheduler has other jobs where its next run would be; nothing was planned."""
 
     says = "has other jobs where its next run would be; remove them, or define it again later"
+
+    def _subject(self) -> str:
+        return f"job scheduler {self.job_id.removeprefix('repeat:')!r}"
 
 
 class JobFailedError(TorilError):
@@ -291,6 +309,6 @@ _REFUSALS: dict[int, type[TransitionError]] = {
 }
 
 
-def refusal(code: int, job_id: str) -> TransitionError:
-    """Return the error for a script's negative answer about a job."""
-    return _REFUSALS.get(code, TransitionError)(job_id)
+def refusal(code: int, job_id: str, queue: str | None = None) -> TransitionError:
+    """Return the error for a script's negative answer about a job of a queue."""
+    return _REFUSALS.get(code, TransitionError)(job_id, queue=queue)

@@ -156,7 +156,7 @@ class FlowProducer:
             for node in group:
                 answer = ids[id(node)]
                 if isinstance(answer, int):
-                    raise refusal(answer, node.record.job_id)
+                    raise refusal(answer, node.record.job_id, node.queue.name)
                 node.record = node.record._replace(job_id=answer)
         return [_flow(root) for root in roots]
 

@@ -507,7 +507,7 @@ class Job(JobChildren, Generic[R_co]):
         fetch = Fetch(0, "0", 0)
         (code,), _ = await self.queue.scripts.move_to_finished(self.queue.clock.now_ms(), [end], fetch)
         if code < 0:
-            raise refusal(code, self.id)
+            raise refusal(code, self.id, self.queue.name)
 
     def on_progress(self, listener: Callable[[Job[Any], Any], object]) -> None:
         """Call a function with each progress that is reported through this object; for workers."""

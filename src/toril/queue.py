@@ -298,7 +298,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         self, job_id: str | int, record: NewRecord, returns: Callable[[Any], Any] | None = None
     ) -> Job[Any]:
         if isinstance(job_id, int):
-            raise refusal(job_id, record.job_id or record.name)
+            raise refusal(job_id, record.job_id or record.name, self.name)
         return self.job_of(record, job_id, returns)
 
     def job_of(self, record: NewRecord, job_id: str, returns: Callable[[Any], Any] | None = None) -> Job[Any]:

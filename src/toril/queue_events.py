@@ -307,7 +307,9 @@ class EndListener:
                 if not future.done():
                     future.set_exception(
                         JobNotFoundError(
-                            job_id, "is gone; it was removed before it was awaited, or never was"
+                            job_id,
+                            "is gone; it was removed before it was awaited, or never was",
+                            self._queue.name,
                         )
                     )
         elif state == "completed":

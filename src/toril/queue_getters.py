@@ -91,7 +91,11 @@ class QueueGetters:
         """
         job = await self.get_job(job_id)
         if job is None:
-            raise JobNotFoundError(job_id, f"not found in queue {self.keys.qualified_name!r}")
+            raise JobNotFoundError(
+                job_id,
+                f"not found in {self.keys.qualified_name!r}; it was removed, or the queue name or prefix differs",
+                self.keys.queue,
+            )
         return job
 
     async def get_job_state(self, job_id: str) -> State:

@@ -252,7 +252,11 @@ class Fetching:
         else:
             self._forget(claim)
         # After a lost answer a refusal means, most likely, that the first try was heard.
-        refused = refusal(code, claim.job.id) if code < 0 and (is_still_ours or not is_uncertain) else None
+        refused = (
+            refusal(code, claim.job.id, self._queue.name)
+            if code < 0 and (is_still_ours or not is_uncertain)
+            else None
+        )
         self._settled(claim, end, refused)
 
     def _received(self, fetched: Fetched, fetch: Fetch) -> None:

@@ -223,7 +223,7 @@ class Scripts:
         answer = await self._run(
             "retry_job", _RETRY_JOB, now_ms, job_id, token, "1" if lifo else "", failed_reason, stacktrace
         )
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
 
     async def move_to_delayed(
         self,
@@ -252,7 +252,7 @@ class Scripts:
             failed_reason,
             stacktrace,
         )
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
 
     async def move_to_wait(self, job_id: str, token: str) -> int:
         """Give an active job back, uncounted; return how many ms a rate limit still lasts.
@@ -261,7 +261,7 @@ class Scripts:
             JobNotFoundError, LockLostError: See `errors`.
         """
         answer: int = await self._run("move_to_wait", _MOVE_TO_WAIT, job_id, token)
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
         return answer
 
     async def move_stalled_jobs_to_wait(self, now_ms: int, max_stalled: int, interval_ms: int) -> list[str]:
@@ -292,7 +292,7 @@ class Scripts:
         answer = await self._run(
             "move_to_waiting_children", _MOVE_TO_WAITING_CHILDREN, now_ms, job_id, token, child_key
         )
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
         return bool(answer == 0)
 
     async def release_parents(self, now_ms: int, parent_keys: Sequence[str]) -> None:
@@ -305,7 +305,9 @@ class Scripts:
         Raises:
             JobNotFoundError, JobNotInStateError: See `errors`.
         """
-        _raise_if_refused(await self._run("change_delay", _CHANGE_DELAY, now_ms, job_id, delay_ms), job_id)
+        self._raise_if_refused(
+            await self._run("change_delay", _CHANGE_DELAY, now_ms, job_id, delay_ms), job_id
+        )
 
     async def change_priority(self, job_id: str, priority: int, *, lifo: bool = False) -> None:
         """Give a job another priority.
@@ -314,7 +316,7 @@ class Scripts:
             JobNotFoundError: See `errors`.
         """
         answer = await self._run("change_priority", _CHANGE_PRIORITY, job_id, priority, "1" if lifo else "")
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
 
     async def remove_job(self, job_id: str, *, with_children: bool) -> bool:
         """Remove a job; False where a worker holds it, or one of those below it.
@@ -323,7 +325,7 @@ class Scripts:
             SchedulerJobError: It is the next run of a job scheduler.
         """
         answer = await self._run("remove_job", _META, job_id, "1" if with_children else "")
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
         return bool(answer == 1)
 
     async def remove_unprocessed_children(self, job_id: str) -> None:
@@ -337,7 +339,7 @@ class Scripts:
             JobNotFoundError, ParentNotFoundError: See `errors`.
         """
         answer = await self._run("remove_child_dependency", _META, job_id, parent_key)
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
         return bool(answer == 0)
 
     async def drain(self, state: str, skip: int, limit: int) -> tuple[int, int]:
@@ -388,7 +390,7 @@ class Scripts:
         Raises:
             JobNotInStateError: It is not delayed.
         """
-        _raise_if_refused(await self._run("promote", _PROMOTE, job_id), job_id)
+        self._raise_if_refused(await self._run("promote", _PROMOTE, job_id), job_id)
 
     async def reprocess_job(
         self,
@@ -411,7 +413,7 @@ class Scripts:
             state,
             *("1" if flag else "" for flag in (lifo, reset_attempts_made, reset_attempts_started)),
         )
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
 
     async def pause(self, action: str) -> int:
         """`pause` or `resume` the queue; return how many ids of an old version are left to `continue` with."""
@@ -425,7 +427,7 @@ class Scripts:
             JobNotFoundError, LockLostError: See `errors`.
         """
         answer = await self._run("update_progress", _UPDATE_PROGRESS, job_id, token, progress)
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
 
     async def update_data(self, job_id: str, token: str, data: str) -> None:
         """Replace a job's data, as JSON. An empty token is somebody who is not the job's worker.
@@ -433,7 +435,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        _raise_if_refused(await self._run("update_data", _META, job_id, token, data), job_id)
+        self._raise_if_refused(await self._run("update_data", _META, job_id, token, data), job_id)
 
     async def add_log(self, job_id: str, token: str, row: str, keep: int | None) -> int:
         """Append a row to a job's log; return how many rows there are.
@@ -442,7 +444,7 @@ class Scripts:
             JobNotFoundError, LockLostError: See `errors`.
         """
         answer: int = await self._run("add_log", _META, job_id, token, row, "" if keep is None else keep)
-        _raise_if_refused(answer, job_id)
+        self._raise_if_refused(answer, job_id)
         return answer
 
     async def upsert_job_scheduler(
@@ -477,7 +479,7 @@ class Scripts:
             dumps(fields),
         )
         if isinstance(answer, int):
-            raise refusal(answer, f"repeat:{scheduler_id}")
+            raise refusal(answer, f"repeat:{scheduler_id}", self._keys.queue)
         job_id, delay_ms = answer
         return job_id, delay_ms
 
@@ -535,6 +537,10 @@ class Scripts:
         """Return a job's children as (processed, unprocessed, ignored, failed), or how many there are of each."""
         children: list[Any] = await self._run("get_dependencies", _META, job_id, "1" if is_count else "")
         return children
+
+    def _raise_if_refused(self, answer: Any, job_id: str) -> None:
+        if isinstance(answer, int) and answer < 0:
+            raise refusal(answer, job_id, self._keys.queue)
 
     async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
         script, keys = self._bind(name, suffixes)
@@ -641,11 +647,6 @@ _GET_STATE = (
 
 def _or_empty(value: int | None) -> int | str:
     return "" if value is None else value
-
-
-def _raise_if_refused(answer: int, job_id: str) -> None:
-    if answer < 0:
-        raise refusal(answer, job_id)
 
 
 def _fetched(answer: list[Any], at: int) -> Fetched:
