@@ -1,0 +1,99 @@
+"""The rules of SECURITY.md that no other test proves: what comes from a job chooses no code, anywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toril
+from tests.patience import ended
+from toril import JobFailedError, Queue, Worker
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = Path(toril.__file__).parent
+
+DANGEROUS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml", "jsonpickle"}
+# The command line imports the module that a person has named; a job never gets there.
+MAY_IMPORT_BY_NAME = {"cli/worker.py", "cli/app.py", "cli/__init__.py"}
+
+
+def nodes() -> Iterator[tuple[str, ast.AST]]:
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path.relative_to(SOURCES).as_posix(), node
+
+
+def test_nothing_can_rebuild_objects_or_run_text() -> None:
+    """No pickle and its like, no eval, no exec, and no import by a name except where a person types it."""
+    found: list[str] = []
+    for where, node in nodes():
+        if isinstance(node, ast.Import):
+            found += [f"{where}: {name.name}" for name in node.names if name.name.split(".")[0] in DANGEROUS]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in DANGEROUS:
+            found.append(f"{where}: {node.module}")
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("eval", "exec", "compile", "__import__"):
+                found.append(f"{where}: {called}")
+            if called.endswith("import_module") and where not in MAY_IMPORT_BY_NAME:
+                found.append(f"{where}: {called}")
+    assert not found
+
+
+def test_lua_is_never_put_together() -> None:
+    """Scripts are files; they load no code, and Python sends nothing but their text or their hash."""
+    for path in (SOURCES / "scripts").rglob("*.lua"):
+        assert not re.search(r"loadstring|\bload\(|dofile|\bEVAL", path.read_text()), path.name
+    for where, node in nodes():
+        if isinstance(node, ast.Constant) and node.value in ("EVAL", "EVALSHA"):
+            assert where in {
+                "scripts/__init__.py", "scripts/loader.py", "_loops/heartbeat.py", "_cluster.py", "cli/doctor.py",
+            }, where  # fmt: skip
+        if isinstance(node, ast.JoinedStr):
+            assert "redis.call" not in ast.unparse(node), where
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "builtins:eval", "toril.cli", "__import__", "../../etc", "antigravity"]
+)
+async def test_a_jobs_name_imports_nothing(queue: Queue, name: str) -> None:
+    """It is looked up among the processors that the program has defined; another name is a failure, and no more."""
+
+    @queue.processor("known")
+    async def known() -> None: ...
+
+    before = set(sys.modules)
+    job = await queue.add(name, {"__class__": "os.system", "py/object": "os.system", "args": ["true"]})
+    async with Worker(queue):
+        await known.add()
+        if not await job.is_failed():
+            # A worker may also leave it to others; either way it has not run.
+            assert await job.get_state() in ("waiting", "active", "delayed", "failed")
+    assert "antigravity" not in set(sys.modules) - before
+
+
+async def test_an_error_is_text_for_whoever_waits(queue: Queue) -> None:
+    """Its class is not rebuilt from what is stored, whatever that looks like."""
+
+    async def process(job: Any) -> None:
+        raise PermissionError(f"builtins.{job.name} {{'py/object': 'os.system'}}")
+
+    job = await queue.add("SystemExit")
+    async with Worker(queue, process):
+        (error,) = await ended(job)
+    assert type(error) is JobFailedError
+    assert error.failed_reason == "builtins.SystemExit {'py/object': 'os.system'}"
+
+
+def test_every_proof_that_is_named_is_there() -> None:
+    """SECURITY.md and the page of promises name tests; a test that is moved takes its mention along."""
+    for page in ("SECURITY.md", "docs/explanation/guarantees.md"):
+        named = re.findall(r"`((?:tests|requirements)/[\w/.]+?)/?`", (ROOT / page).read_text())
+        assert len(named) > 10
+        assert [path for path in named if not (ROOT / path).exists()] == []
