@@ -701,6 +701,31 @@ async def toril_limit_concurrency(side: TorilSide, most: int) -> Json:
     await side.queue.set_global_concurrency(most)
 
 
+async def node_unlimit_concurrency(side: NodeSide) -> Json:
+    await side.queue.call("removeGlobalConcurrency")
+
+
+async def toril_unlimit_concurrency(side: TorilSide) -> Json:
+    await side.queue.remove_global_concurrency()
+
+
+async def node_is_maxed(side: NodeSide) -> Json:
+    return await side.queue.call("isMaxed")
+
+
+async def toril_is_maxed(side: TorilSide) -> Json:
+    return await side.queue.is_maxed()
+
+
+async def node_counts_per_priority(side: NodeSide, priorities: list[int]) -> Json:
+    found = await side.queue.call("getCountsPerPriority", priorities)
+    return sorted((int(priority), count) for priority, count in found.items())
+
+
+async def toril_counts_per_priority(side: TorilSide, priorities: list[int]) -> Json:
+    return sorted((await side.queue.get_counts_per_priority(priorities)).items())
+
+
 async def node_pause(side: NodeSide) -> Json:
     await side.queue.call("pause")
 
@@ -848,6 +873,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "old_version_pauses": _command("RENAME", "key wait", "key paused"),
     "marker_is_popped": _command("ZPOPMIN", "key marker"),
     "limit_concurrency": Operation(node_limit_concurrency, toril_limit_concurrency),
+    "unlimit_concurrency": Operation(node_unlimit_concurrency, toril_unlimit_concurrency),
+    "is_maxed": Operation(node_is_maxed, toril_is_maxed),
+    "counts_per_priority": Operation(node_counts_per_priority, toril_counts_per_priority),
     "limit": Operation(node_limit, toril_limit),
     "unlimit": Operation(node_unlimit, toril_unlimit),
     "rate_limit": Operation(node_rate_limit, toril_rate_limit),

@@ -329,6 +329,10 @@ EVERYTHING: st.SearchStrategy[Steps] = weighted(
         step("logs", job=ANY, start=st.integers(-2, 2), end=st.integers(-2, 2), ascending=st.booleans()),
         step("metrics", state=st.sampled_from(["completed", "failed"])),
         step("is_paused"),
+        step("is_maxed"),
+        step("unlimit_concurrency"),
+        step("limit_concurrency", most=st.integers(1, 3)),
+        step("counts_per_priority", priorities=st.lists(st.integers(0, 3), max_size=3)),
         step("deduplication_owner", id=D),
     )),
 )  # fmt: skip

@@ -27,7 +27,7 @@ from toril import (
     Queue,
     Worker,
 )
-from toril._loops.claims import Claim
+from toril._loops.claims import Claim, Settings
 from toril._loops.running import Running
 from toril.errors import (
     ConnectionLostError,
@@ -136,12 +136,16 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.ends: list[FinishedJob] = []
         settings = Worker(self.queue, nothing, lock_duration=_LOCK_MS / 1000)._settings
-        self.running = Running(
+        self.running = self._run(lambda: self._new_running(settings))
+        self.before: dict[str, Any] = {}
+        bench.examples += 1
+
+    async def _new_running(self, settings: Settings) -> Running:
+        """The part of a worker that decides what becomes of a failed attempt."""
+        return Running(
             self.queue, settings, None, lambda _, end: self.ends.append(end), lambda _: None, lambda _: None,
             lambda *_: None,
         )  # fmt: skip
-        self.before: dict[str, Any] = {}
-        bench.examples += 1
 
     # --- calls, and what goes wrong with them ---
 
