@@ -251,11 +251,15 @@ async def test_an_idle_worker_starts_a_job_at_once(queue: Queue) -> None:
 async def test_no_more_run_at_once_than_allowed(queue: Queue, concurrency: int) -> None:
     """And as many as allowed do."""
     running = highest = 0
+    full = asyncio.Event()
 
     async def process(job: Job) -> None:
         nonlocal running, highest
         running += 1
         highest = max(highest, running)
+        if running == concurrency:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0.003 * (job.data % 4))
         running -= 1
 
@@ -389,6 +393,34 @@ async def fails_until(last: int, queue: Queue, **options: Any) -> tuple[Job[Any]
         await ended(job)
     await job.refresh()
     return job, heard.told
+
+
+async def test_a_short_queue_is_shared(server_url: str, prefix: str) -> None:
+    """Two idle workers with room for all of some jobs get a part each."""
+    async with Queue("short", connection=server_url, prefix=prefix) as queue:
+        ran: dict[str, int] = {"a": 0, "b": 0}
+        everything = asyncio.Event()
+
+        def worker(name: str) -> Worker:
+            async def process(job: Job) -> None:
+                ran[name] += 1
+                if sum(ran.values()) == 40:
+                    everything.set()
+                await everything.wait()
+
+            return Worker(queue, process, concurrency=100)
+
+        async with worker("a"), worker("b"):
+            await until("two blocked workers", lambda: _blocked(queue, 2))
+            await queue.add_bulk([("n", n) for n in range(40)])
+            async with within("all jobs to begin"):
+                await everything.wait()
+    assert min(ran.values()) >= 8
+
+
+async def _blocked(queue: Queue, count: int) -> bool:
+    rows = await queue.connection.client.client_list()
+    return sum(row["cmd"] == "bzpopmin" for row in rows) >= count
 
 
 async def test_without_options_there_is_one_attempt(queue: Queue, client: Client) -> None:

@@ -96,6 +96,9 @@ class Fetching:
         self._is_drained = False
         # Whether the last fetch came back full. If not, one fetch at a time is enough.
         self._is_abundant = False
+        # Somebody has woken us. Others may be waiting too, and of a short queue each gets a part: we take half of
+        # what there is, and stand in line again for the rest.
+        self._shares = False
         self._block_until_ms = 0.0
         self._limited_until = 0.0
         self._idle_lanes: list[asyncio.Future[None]] = []
@@ -191,8 +194,9 @@ class Fetching:
         patience = self._patience
         ends = [self._ends.popleft() for _ in range(min(len(self._ends), self._most))]
         want = self._want(with_ends=bool(ends))
+        shares, self._shares = self._shares and not ends, False
         fetch = Fetch(
-            want, self._token(), self._settings.lock_ms, self._settings.name, self._settings.limiter
+            want, self._token(), self._settings.lock_ms, self._settings.name, self._settings.limiter, shares
         )
         self._reserved += want
         self._fetches += want > 0
@@ -272,7 +276,8 @@ class Fetching:
         was_drained, self._is_drained = self._is_drained, not self._is_abundant
         if self._is_drained:
             self._waiter_wake.set()
-            if not was_drained and not fetched.limit_ttl_ms and not fetched.is_closed:
+            has_left_some = fetch.shares and bool(fetched.jobs)
+            if not (was_drained or has_left_some or fetched.limit_ttl_ms or fetched.is_closed):
                 self._on_drained()
 
     def _claim(self, job_id: str, record: dict[str, str], token: str, now_ms: int) -> None:
@@ -364,6 +369,7 @@ class Fetching:
                     patience.worked()
                 # Also after a fault: the marker may be gone with the lost answer.
                 self._is_drained = False
+                self._shares = True
                 self._kick()
         finally:
             await lane.close()

@@ -112,6 +112,7 @@ class Fetch(NamedTuple):
         want: How many at most.
         token: The value of the locks; `0` takes none.
         limit: Rate limit of this worker: (starts, window in ms).
+        shares: Take no more than half of what waits; for a fetch alone, without ends.
     """
 
     want: int
@@ -119,6 +120,7 @@ class Fetch(NamedTuple):
     lock_ms: int
     worker: str = ""
     limit: tuple[int, int] | None = None
+    shares: bool = False
 
     def args(self) -> tuple[Any, ...]:
         """Return the arguments in the order in which the scripts take them."""
@@ -186,7 +188,9 @@ class Scripts:
 
     async def move_to_active(self, now_ms: int, fetch: Fetch) -> Fetched:
         """Fetch up to `fetch.want` jobs and lock them."""
-        answer = await self._run("move_to_active", _MOVE_TO_ACTIVE, now_ms, *fetch.args())
+        answer = await self._run(
+            "move_to_active", _MOVE_TO_ACTIVE, now_ms, *fetch.args(), "1" if fetch.shares else ""
+        )
         return _fetched(answer, 0)
 
     async def move_to_finished(

@@ -18,6 +18,7 @@
 --   ARGV[6]  worker       string  name of the worker, or ""
 --   ARGV[7]  limit_max    int     the worker's rate limit, or ""
 --   ARGV[8]  limit_ms     int     its window, or ""
+--   ARGV[9]  shares       flag    "1": take no more than half of what waits; others have been woken too
 --   returns  {ttl_ms, due_ms, closed, id, record, id, record, …}; a record is as it was before the start
 --   events   waiting      jobId, prev
 --   events   active       jobId, prev
@@ -28,6 +29,6 @@ local keys = {
   wait = KEYS[1], active = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], pc = KEYS[5],
   marker = KEYS[6], meta = KEYS[7], limiter = KEYS[8], events = KEYS[9],
 }
-local worker = { token = ARGV[4], lock_ms = ARGV[5], name = ARGV[6], limit_max = ARGV[7], limit_duration = ARGV[8] }
+local worker = { token = ARGV[4], lock_ms = ARGV[5], name = ARGV[6], limit_max = ARGV[7], limit_duration = ARGV[8], shares = ARGV[9] }
 local fetched = fetch_jobs(keys, ARGV[1], ARGV[2], worker, tonumber(ARGV[3]))
 return { fetched.ttl_ms, fetched.due_ms, fetched.closed and 1 or 0, unpack(fetched.jobs) }

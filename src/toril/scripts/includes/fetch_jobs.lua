@@ -25,6 +25,10 @@ local function fetch_jobs(keys, base, now, worker, want)
     if not all_promoted then
       all_promoted = promote_due(keys, base, now_ms, open) < 1000
     end
+    if worker.shares == '1' and taken == 0 then
+      local waiting = redis.call('LLEN', keys.wait) + redis.call('ZCARD', keys.prioritized)
+      want = math.min(want, math.max(math.ceil(waiting / 2), 1))
+    end
     answer.ttl_ms = limit_ttl(keys.limiter, limit.max)
     answer.closed = not is_open(keys.active, meta[1], meta[2])
     if answer.ttl_ms > 0 or answer.closed then
