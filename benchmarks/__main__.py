@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks import report
 from benchmarks.cells import Settings
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.profile import profile
 from benchmarks.quick import TOLERANCE, quick
 from benchmarks.runner import Results, run
 from benchmarks.scale import TESTS, scale
@@ -48,6 +49,10 @@ def main() -> int:
     large.add_argument("--factor", type=float, default=1.0, help="of the full size")
     large.add_argument("--write", action="store_true", help="write the table into the page")
 
+    hops = commands.add_parser("profile", help="where the time of a job goes, hop by hop")
+    hops.add_argument("--jobs", type=int, default=100_000)
+    hops.add_argument("--write", action="store_true", help="write the tables into the page")
+
     page = commands.add_parser(
         "report", help="write chart and page from the recorded run, and print its tables"
     )
@@ -76,6 +81,12 @@ def main() -> int:
         if arguments.write:
             report.replace_part(report.PAGE, "python -m benchmarks scale --write", scale_table(lines))
         return 0 if all(line.is_met for line in lines) else 1
+    if arguments.command == "profile":
+        text = profile(arguments.jobs)
+        print("\n" + text)
+        if arguments.write:
+            report.replace_part(report.PAGE, "python -m benchmarks profile --write", text)
+        return 0
     results = Results.load(arguments.input)
     print(report.tables(results))
     if not arguments.print:

@@ -88,8 +88,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _provenance(results: Results) -> str:
     raw, machine = results.raw, results.raw["machine"]
+    trial = "**A trial run, with too few rounds for figures.** " if raw["rounds"] < 5 else ""
     return (
-        f"Recorded {raw['recorded'][:16].replace('T', ' ')} UTC by `{raw['command']}`, "
+        f"{trial}Recorded {raw['recorded'][:16].replace('T', ' ')} UTC by `{raw['command']}`, "
         f"commit {raw['commit'] or 'unknown'}: "
         f"{machine['cores']} cores ({machine['processor']}), {machine['system']}, Python {machine['python']}, "
         f"{raw['server']}. Medians of {raw['rounds']} interleaved rounds, about {raw['seconds_per_measurement']:g} s "

@@ -16,6 +16,7 @@ from benchmarks.cells import Bench, Settings
 from benchmarks.chart import Bar, Panel, svg
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.measures import Cell, percentile, ratio
+from benchmarks.profile import hop_of
 from benchmarks.quick import compare
 from benchmarks.runner import Results
 from benchmarks.tally import Reader, Tally
@@ -158,6 +159,18 @@ def test_a_slower_hot_path_is_flagged_and_a_slower_machine_is_not() -> None:
     assert slower(results(cells(16_000, 1.0, 8), yardstick=1000)) == ["drain rate"]
     assert slower(results(cells(20_000, 1.0, 10), yardstick=1000)) == ["drain commands"]
     assert slower(results(cells(20_000, 1.6, 8), yardstick=1000)) == ["idle p50"]
+
+
+def test_a_sample_belongs_to_the_deepest_frame_of_toril() -> None:
+    """What a library does is on the account of who called it; the loop's own time is the loop's."""
+    path = "/somewhere/src/toril"
+    main = "main (benchmarks/contestants/harness.py:10)"
+    fetching = f"Fetching._lane ({path}/_loops/fetching.py:5)"
+    assert hop_of([main, fetching, f"dumps ({path}/codec.py:7)"]) == "JSON"
+    assert hop_of([main, fetching, "wait (asyncio/tasks.py:1)"]).startswith("fetch and finish")
+    assert hop_of([main, "Tally.hit (benchmarks/tally.py:3)"]).startswith("the benchmark itself")
+    assert hop_of([main, "Runner.run (asyncio/runners.py:118)"]).startswith("the event loop")
+    assert hop_of([f"f ({path}/a_new_file.py:1)"]) == "a_new_file.py"
 
 
 def test_a_tally_holds_counts_and_delays_of_several_processes(tmp_path: Path) -> None:
