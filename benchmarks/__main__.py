@@ -20,6 +20,8 @@ from benchmarks.workloads import WORKLOADS
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 RECORDED: Final = RESULTS / "latest.json"
+PARTIAL: Final = RESULTS / "partial.json"
+"""Of a run that was broken off: `report --input` shows it."""
 
 
 def main() -> int:
@@ -67,8 +69,10 @@ def main() -> int:
             [WORKLOADS[name] for name in arguments.workloads],
             arguments.rounds,
             settings,
+            keep=PARTIAL,
         )
         results.save(arguments.output or RECORDED)
+        PARTIAL.unlink(missing_ok=True)
         print("\n" + report.tables(results))
         if arguments.output is None:
             report.write(results)

@@ -172,6 +172,11 @@ class Arena:
         # Valkey would free the memory in the background, and be charged for it while it is measured.
         self._command("FLUSHALL", "SYNC")
 
+    def revive(self) -> None:
+        """Start the server again if it has gone, on the same port."""
+        if not self.server.is_running:
+            self.server.start()
+
     def new_tally(self) -> Path:
         """Return an empty directory."""
         self._tallies += 1

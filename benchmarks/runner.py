@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from benchmarks import yardstick
 from benchmarks.arena import ROOT, Arena, BenchError
 from benchmarks.cells import Bench, Settings
@@ -79,8 +81,18 @@ def run(
     settings: Settings,
     *,
     say: Any = print,
+    keep: Path | None = None,
 ) -> Results:
-    """Measure everything. Who fails is noted with the error, and the run goes on."""
+    """Measure everything. Who fails is noted with the error, and the run goes on.
+
+    Args:
+        contestants: Who.
+        workloads: What.
+        rounds: How often.
+        settings: How.
+        say: Told about each contestant's round.
+        keep: Where to record what there is after each round, so that a run that is broken off leaves something.
+    """
     with Arena() as arena:
         results = Results(describe(arena, rounds, settings))
         rates: dict[tuple[str, str], float] = {}
@@ -97,6 +109,9 @@ def run(
                     f" {time.monotonic() - began:5.1f} s" + (f"  {'; '.join(words)}" if words else ""),
                     flush=True,
                 )
+            if keep is not None:
+                results.raw["rounds"] = number + 1
+                results.save(keep)
         results.raw["seconds"] = round(time.monotonic() - started)
     return results
 
@@ -121,6 +136,12 @@ def _one_round(bench: Bench, workloads: Iterable[Workload], number: int, results
                 except BenchError as error:
                     results.note(workload.name, name, error=str(error))
                     yield f"{workload.name}: {error}"
+                except (redis.RedisError, OSError, ValueError, KeyError) as error:
+                    # The server has gone, or a contestant says what nobody understands: the others still count.
+                    results.note(workload.name, name, error=f"{type(error).__name__}: {error}")
+                    yield f"{workload.name}: {type(error).__name__}: {error}"
+                    bench.end()
+                    bench.arena.revive()
     finally:
         bench.end()
 

@@ -1,9 +1,10 @@
 """The bare loop: what a client without asyncio, jobs, errors or options would do with toril's own scripts.
 
 It sends `add_job` with lists of 50, and `move_to_finished` that ends 50 jobs and fetches 50, over plain sockets with
-hiredis, two calls in flight on a connection each: what a worker with concurrency 100 sends. The arguments are
-taken from `toril.scripts`, once, and only the ids are put in; so they follow the scripts when these change. What it
-reaches is the bound: a drain gets nearer to it by costing less Python, and passes it only by sending other scripts.
+hiredis, without receipts, two calls in flight on a connection each: what a worker with concurrency 100 sends. The
+arguments are taken from `toril.scripts`, once, and only the ids are put in; so they follow the scripts when these
+change. What it reaches is the bound: a drain gets nearer to it by costing less Python, and passes it only by sending
+other scripts.
 """
 
 from __future__ import annotations
