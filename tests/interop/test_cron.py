@@ -131,7 +131,7 @@ async def test_both_fire_at_the_same_times(node: Node) -> None:
         for case in random_cases(ORDINARY, 4000, 1)
         if not is_repeated(case[2], case[1]) or Cron.parse(case[0]).is_every_hour
     ]
-    answers = await node.ask("cron", cases=cases)
+    answers = await node.ask("cron", deadline=60, cases=cases)
 
     different = [
         told(case, theirs, mine)
@@ -144,7 +144,7 @@ async def test_both_fire_at_the_same_times(node: Node) -> None:
 async def test_in_unusual_zones_they_differ_only_at_a_change(node: Node) -> None:
     """Half hours and midnights: Node leaves runs out there, goes back in time, or gives up. Other days are the same."""
     cases = random_cases(UNUSUAL, 2000, 2)
-    answers = await node.ask("cron", cases=cases)
+    answers = await node.ask("cron", deadline=60, cases=cases)
 
     differences = 0
     for case, theirs in zip(cases, answers, strict=True):
@@ -169,7 +169,7 @@ async def test_in_unusual_zones_they_differ_only_at_a_change(node: Node) -> None
 async def test_what_node_refuses_is_refused(node: Node, pattern: str) -> None:
     """A Node worker that met such a pattern could not go on with its scheduler."""
     after = 1_800_000_000_000
-    (theirs,) = await node.ask("cron", cases=[(pattern, "UTC", after)])
+    (theirs,) = await node.ask("cron", deadline=60, cases=[(pattern, "UTC", after)])
 
     assert isinstance(theirs, str)
     assert isinstance(ours(pattern, "UTC", after), str)
@@ -188,6 +188,6 @@ async def test_the_dialect_is_nodes(node: Node, pattern: str) -> None:
     """What Node's parser makes of unusual words, ten times in a row."""
     after = 1_768_472_430_000
     for _ in range(10):
-        (theirs,) = await node.ask("cron", cases=[(pattern, "UTC", after)])
+        (theirs,) = await node.ask("cron", deadline=60, cases=[(pattern, "UTC", after)])
         assert ours(pattern, "UTC", after) == theirs
         after = theirs
