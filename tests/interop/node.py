@@ -143,7 +143,9 @@ class Node:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(self.send(command, **args)), deadline)
         except TimeoutError:
-            raise TimeoutError(f"Node did not answer {command} {str(args)[:300]} within {deadline} s") from None
+            raise TimeoutError(
+                f"Node did not answer {command} {str(args)[:300]} within {deadline} s"
+            ) from None
 
     def stop(self) -> None:
         """End the process. Its workers die as in a crash: close them first where that matters."""
