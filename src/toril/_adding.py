@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ._wire import pack
@@ -65,6 +65,7 @@ class Adder:
         self._is_starting = False
         self._is_sequential = True
         self._lane: Lane | None = None
+        self._give_back: Callable[[], None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,8 +115,8 @@ class Adder:
         self._is_sequential = len(batch) == 1
         receipt = self._receipt()
         records = [record for record, _ in batch]
-        if self._lane is None:
-            self._lane = self._connection.take_idle()
+        if self._lane is None and (taken := self._connection.take_idle()):
+            self._lane, self._give_back = taken
         self._in_flight += 1
         if self._lane is None:
             self._go_on(batch, records, receipt, None)
@@ -131,9 +132,9 @@ class Adder:
         self._lane.send(pack(self._scripts.add_job_command(records, receipt)), 1, answered)
 
     def _release_lane(self) -> None:
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            self._connection.give_back(lane)
+        give_back, self._give_back, self._lane = self._give_back, None, None
+        if give_back is not None:
+            give_back()
 
     def _go_on(
         self, batch: _Batch, records: list[NewRecord], receipt: Receipt, error: Exception | None

@@ -9,11 +9,12 @@ retried behind our back, and what an error means.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -168,21 +169,19 @@ class Connection:
         finally:
             self._give_back(clients, lane)
 
-    def take_idle(self) -> Lane | None:
+    def take_idle(self) -> tuple[Lane, Callable[[], None]] | None:
         """Take a connection that is open and idle, for calls behind each other; None if there is none just now.
 
-        It is to be given back with `give_back`.
+        Returns:
+            The connection, and what gives it back once all its calls are answered.
         """
         if self._router is not None:
             return None
         clients = self._of_loop()
         if clients.idle and clients.idle[-1].is_fresh and clients.take_now():
-            return clients.idle.pop()
+            lane = clients.idle.pop()
+            return lane, functools.partial(self._give_back, clients, lane)
         return None
-
-    def give_back(self, lane: Lane) -> None:
-        """Give back what `take_idle` has given, once all its calls are answered."""
-        self._give_back(self._of_loop(), lane)
 
     def lane(self, *, name: str | None = None) -> Lane:
         """Return a connection of one's own, not opened yet, for one call at a time.
