@@ -2,19 +2,22 @@
 
 The methods turn Python's values into the text that the scripts take, and negative answers into
 errors. Scripts that take lists answer each member apart; their refusals are returned, not raised.
+What goes in and comes out is in `values.py`, which keys a script is given in `keysets.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..codec import dumps
 from ..errors import refusal
 from ..keys import QueueKeys
-from ..options import KeepRule
-from ..states import KEY_OF_STATE, STATES, FinishedState
+from ..states import FinishedState
+from . import keysets
+from .keysets import ADD_JOB, RELEASE_PARENTS
 from .loader import Executor, Script, load
+from .values import Fetch, Fetched, FinishedJob, NewRecord, NextRun, Receipt
 
 __all__ = [
     "ADD_JOB",
@@ -24,124 +27,13 @@ __all__ = [
     "Fetched",
     "FinishedJob",
     "NewRecord",
+    "NextRun",
     "Receipt",
     "Scripts",
     "load",
 ]
 
-
-class NewRecord(NamedTuple):
-    """A job to be added, as text.
-
-    Attributes:
-        job_id: Empty for a generated one.
-        data: JSON.
-        options: JSON, with BullMQ's names.
-        timestamp: Epoch milliseconds.
-        delay_ms: From the timestamp.
-        extras: JSON of what few jobs have, see `add_job.lua`; empty for none.
-    """
-
-    job_id: str
-    name: str
-    data: str
-    options: str
-    timestamp: int
-    delay_ms: int = 0
-    priority: int = 0
-    lifo: bool = False
-    extras: str = ""
-
-
-class Receipt(NamedTuple):
-    """What lets a call that adds jobs be repeated.
-
-    Attributes:
-        slot: Names the key that keeps the last answer; one call at a time uses it. Empty for none.
-        call: Tells this call from earlier ones in the slot.
-        is_repeat: It has been sent before, and may have been heard.
-    """
-
-    slot: str = ""
-    call: int = 0
-    is_repeat: bool = False
-
-
 _NO_RECEIPT = Receipt()
-
-
-class FinishedJob(NamedTuple):
-    """The end of an active job.
-
-    Attributes:
-        value: The return value as JSON, or the failed reason as raw text.
-        stacktrace: JSON list of stack traces; empty for a completed job.
-    """
-
-    job_id: str
-    token: str
-    target: FinishedState
-    value: str
-    stacktrace: str = ""
-    attempts: int = 0
-    keep: KeepRule = KeepRule()
-
-
-class NextRun(NamedTuple):
-    """A run that a job scheduler plans.
-
-    Attributes:
-        next_ms: When its pattern fires; None for an interval, whose time the script computes.
-        options: JSON object, without id, delay and time.
-    """
-
-    next_ms: int | None
-    options: str
-    priority: int = 0
-    lifo: bool = False
-
-    def args(self) -> tuple[Any, ...]:
-        """Return the options as the scripts take them."""
-        return (self.options, self.priority, "1" if self.lifo else "")
-
-
-class Fetch(NamedTuple):
-    """How a worker asks for jobs.
-
-    Attributes:
-        want: How many at most.
-        token: The value of the locks; `0` takes none.
-        limit: Rate limit of this worker: (starts, window in ms).
-        shares: Take no more than half of what waits; for a fetch alone, without ends.
-    """
-
-    want: int
-    token: str
-    lock_ms: int
-    worker: str = ""
-    limit: tuple[int, int] | None = None
-    shares: bool = False
-
-    def args(self) -> tuple[Any, ...]:
-        """Return the arguments in the order in which the scripts take them."""
-        most, window = self.limit or ("", "")
-        return (self.want, self.token, self.lock_ms, self.worker, most, window)
-
-
-class Fetched(NamedTuple):
-    """The answer to a fetch.
-
-    Attributes:
-        jobs: (id, record) each; the record as it was before the start.
-        limit_ttl_ms: How long a rate limit still lasts; 0 for none.
-        due_ms: When the next delayed job is due, where there was nothing else; else 0.
-        is_closed: Paused, or as many jobs active as the queue allows.
-    """
-
-    jobs: list[tuple[str, dict[str, str]]]
-    limit_ttl_ms: int
-    due_ms: float
-    is_closed: bool
 
 
 class Scripts:
@@ -189,7 +81,7 @@ class Scripts:
     async def move_to_active(self, now_ms: int, fetch: Fetch) -> Fetched:
         """Fetch up to `fetch.want` jobs and lock them."""
         answer = await self._run(
-            "move_to_active", _MOVE_TO_ACTIVE, now_ms, *fetch.args(), "1" if fetch.shares else ""
+            "move_to_active", keysets.MOVE_TO_ACTIVE, now_ms, *fetch.args(), "1" if fetch.shares else ""
         )
         return _fetched(answer, 0)
 
@@ -212,7 +104,7 @@ class Scripts:
             args += job[:6]
             args += (job.keep.count, job.keep.age, job.keep.limit)
         answer = await self._run(
-            "move_to_finished", _MOVE_TO_FINISHED, now_ms, *fetch.args(), metrics_points, *args
+            "move_to_finished", keysets.MOVE_TO_FINISHED, now_ms, *fetch.args(), metrics_points, *args
         )
         return answer[0], _fetched(answer, 1)
 
@@ -225,7 +117,14 @@ class Scripts:
             JobNotFoundError, LockLostError, JobNotInStateError: See `errors`.
         """
         answer = await self._run(
-            "retry_job", _RETRY_JOB, now_ms, job_id, token, "1" if lifo else "", failed_reason, stacktrace
+            "retry_job",
+            keysets.RETRY_JOB,
+            now_ms,
+            job_id,
+            token,
+            "1" if lifo else "",
+            failed_reason,
+            stacktrace,
         )
         self._raise_if_refused(answer, job_id)
 
@@ -247,7 +146,7 @@ class Scripts:
         """
         answer = await self._run(
             "move_to_delayed",
-            _MOVE_TO_DELAYED,
+            keysets.MOVE_TO_DELAYED,
             now_ms,
             job_id,
             token,
@@ -264,26 +163,26 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer: int = await self._run("move_to_wait", _MOVE_TO_WAIT, job_id, token)
+        answer: int = await self._run("move_to_wait", keysets.MOVE_TO_WAIT, job_id, token)
         self._raise_if_refused(answer, job_id)
         return answer
 
     async def move_stalled_jobs_to_wait(self, now_ms: int, max_stalled: int, interval_ms: int) -> list[str]:
         """Take back jobs whose worker has fallen silent; return their ids."""
         taken_back: list[str] = await self._run(
-            "move_stalled_jobs_to_wait", _MOVE_STALLED_JOBS_TO_WAIT, now_ms, max_stalled, interval_ms
+            "move_stalled_jobs_to_wait", keysets.MOVE_STALLED_JOBS_TO_WAIT, now_ms, max_stalled, interval_ms
         )
         return taken_back
 
     async def extend_locks(self, lock_ms: int, held: Iterable[tuple[str, str]]) -> list[str]:
         """Keep (id, token) jobs ours; return the ids of those that are ours no longer."""
         parts = (part for pair in held for part in pair)
-        lost: list[str] = await self._run("extend_locks", _EXTEND_LOCKS, lock_ms, *parts)
+        lost: list[str] = await self._run("extend_locks", keysets.EXTEND_LOCKS, lock_ms, *parts)
         return lost
 
     async def adopt_jobs(self, token: str) -> list[tuple[str, dict[str, str]]]:
         """Return the active jobs that hold this token: (id, record) each."""
-        return _records(await self._run("adopt_jobs", _ADOPT_JOBS, token), 0)
+        return _records(await self._run("adopt_jobs", keysets.ADOPT_JOBS, token), 0)
 
     async def move_to_waiting_children(
         self, now_ms: int, job_id: str, token: str, child_key: str = ""
@@ -294,7 +193,7 @@ class Scripts:
             JobNotFoundError, FailedChildrenError, LockLostError, JobNotInStateError: See `errors`.
         """
         answer = await self._run(
-            "move_to_waiting_children", _MOVE_TO_WAITING_CHILDREN, now_ms, job_id, token, child_key
+            "move_to_waiting_children", keysets.MOVE_TO_WAITING_CHILDREN, now_ms, job_id, token, child_key
         )
         self._raise_if_refused(answer, job_id)
         return bool(answer == 0)
@@ -310,7 +209,7 @@ class Scripts:
             JobNotFoundError, JobNotInStateError: See `errors`.
         """
         self._raise_if_refused(
-            await self._run("change_delay", _CHANGE_DELAY, now_ms, job_id, delay_ms), job_id
+            await self._run("change_delay", keysets.CHANGE_DELAY, now_ms, job_id, delay_ms), job_id
         )
 
     async def change_priority(self, job_id: str, priority: int, *, lifo: bool = False) -> None:
@@ -319,7 +218,9 @@ class Scripts:
         Raises:
             JobNotFoundError: See `errors`.
         """
-        answer = await self._run("change_priority", _CHANGE_PRIORITY, job_id, priority, "1" if lifo else "")
+        answer = await self._run(
+            "change_priority", keysets.CHANGE_PRIORITY, job_id, priority, "1" if lifo else ""
+        )
         self._raise_if_refused(answer, job_id)
 
     async def remove_job(self, job_id: str, *, with_children: bool) -> bool:
@@ -328,13 +229,13 @@ class Scripts:
         Raises:
             SchedulerJobError: It is the next run of a job scheduler.
         """
-        answer = await self._run("remove_job", _META, job_id, "1" if with_children else "")
+        answer = await self._run("remove_job", keysets.META, job_id, "1" if with_children else "")
         self._raise_if_refused(answer, job_id)
         return bool(answer == 1)
 
     async def remove_unprocessed_children(self, job_id: str) -> None:
         """Remove a job's children that have neither ended nor begun."""
-        await self._run("remove_unprocessed_children", _META, job_id)
+        await self._run("remove_unprocessed_children", keysets.META, job_id)
 
     async def remove_child_dependency(self, job_id: str, parent_key: str) -> bool:
         """Cut a child from its parent; False where there was no link.
@@ -342,13 +243,13 @@ class Scripts:
         Raises:
             JobNotFoundError, ParentNotFoundError: See `errors`.
         """
-        answer = await self._run("remove_child_dependency", _META, job_id, parent_key)
+        answer = await self._run("remove_child_dependency", keysets.META, job_id, parent_key)
         self._raise_if_refused(answer, job_id)
         return bool(answer == 0)
 
     async def drain(self, state: str, skip: int, limit: int) -> tuple[int, int]:
         """Remove jobs of one state that have not begun; return how many were removed, and spared."""
-        removed, spared = await self._run("drain", _META, state, skip, limit)
+        removed, spared = await self._run("drain", keysets.META, state, skip, limit)
         return removed, spared
 
     async def clean(self, state: str, before_ms: int, limit: int) -> list[str]:
@@ -358,24 +259,24 @@ class Scripts:
 
     async def obliterate(self, limit: int, *, force: bool) -> int:
         """Remove what a paused queue has; return 0 done, 1 more is left, -1 not paused, -2 jobs are active."""
-        answer: int = await self._run("obliterate", _META, limit, "1" if force else "")
+        answer: int = await self._run("obliterate", keysets.META, limit, "1" if force else "")
         return answer
 
     async def move_jobs_to_wait(self, state: str, limit: int, until_ms: int) -> int:
         """Retry finished jobs, or promote delayed ones; return how many were moved."""
         moved: int = await self._run(
-            "move_jobs_to_wait", (state, *_MOVE_JOBS_TO_WAIT), state, limit, until_ms
+            "move_jobs_to_wait", (state, *keysets.MOVE_JOBS_TO_WAIT), state, limit, until_ms
         )
         return moved
 
     async def remove_orphaned_jobs(self, ids: Sequence[str]) -> int:
         """Remove those of these records that no state knows; return how many."""
-        removed: int = await self._run("remove_orphaned_jobs", _META, *ids)
+        removed: int = await self._run("remove_orphaned_jobs", keysets.META, *ids)
         return removed
 
     async def repair(self, now_ms: int, fault: str, item: str, other: str = "") -> bool:
         """Mend one thing that is wrong, if it still is; see `repair.lua` for the faults."""
-        return bool(await self._run("repair", _REPAIR, now_ms, fault, item, other))
+        return bool(await self._run("repair", keysets.REPAIR, now_ms, fault, item, other))
 
     async def get_rate_limit_ttl(self, most: int | None) -> int:
         """Return for how many ms the rate limit closes the queue; -2 or -1 where there is no limit."""
@@ -386,7 +287,7 @@ class Scripts:
 
     async def remove_deduplication_key(self, dedup_id: str, job_id: str = "") -> bool:
         """Free a deduplication id, if this job owns it; without a job, whoever does."""
-        return bool(await self._run("remove_deduplication_key", _META, dedup_id, job_id))
+        return bool(await self._run("remove_deduplication_key", keysets.META, dedup_id, job_id))
 
     async def promote(self, job_id: str) -> None:
         """Make a delayed job runnable now.
@@ -394,7 +295,7 @@ class Scripts:
         Raises:
             JobNotInStateError: It is not delayed.
         """
-        self._raise_if_refused(await self._run("promote", _PROMOTE, job_id), job_id)
+        self._raise_if_refused(await self._run("promote", keysets.PROMOTE, job_id), job_id)
 
     async def reprocess_job(
         self,
@@ -412,7 +313,7 @@ class Scripts:
         """
         answer = await self._run(
             "reprocess_job",
-            (state, *_REPROCESS_JOB),
+            (state, *keysets.REPROCESS_JOB),
             job_id,
             state,
             *("1" if flag else "" for flag in (lifo, reset_attempts_made, reset_attempts_started)),
@@ -421,7 +322,7 @@ class Scripts:
 
     async def pause(self, action: str) -> int:
         """`pause` or `resume` the queue; return how many ids of an old version are left to `continue` with."""
-        left: int = await self._run("pause", _PAUSE, action, is_bare=True)
+        left: int = await self._run("pause", keysets.PAUSE, action, is_bare=True)
         return left
 
     async def update_progress(self, job_id: str, token: str, progress: str) -> None:
@@ -430,7 +331,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer = await self._run("update_progress", _UPDATE_PROGRESS, job_id, token, progress)
+        answer = await self._run("update_progress", keysets.UPDATE_PROGRESS, job_id, token, progress)
         self._raise_if_refused(answer, job_id)
 
     async def update_data(self, job_id: str, token: str, data: str) -> None:
@@ -439,7 +340,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        self._raise_if_refused(await self._run("update_data", _META, job_id, token, data), job_id)
+        self._raise_if_refused(await self._run("update_data", keysets.META, job_id, token, data), job_id)
 
     async def add_log(self, job_id: str, token: str, row: str, keep: int | None) -> int:
         """Append a row to a job's log; return how many rows there are.
@@ -447,7 +348,9 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer: int = await self._run("add_log", _META, job_id, token, row, "" if keep is None else keep)
+        answer: int = await self._run(
+            "add_log", keysets.META, job_id, token, row, "" if keep is None else keep
+        )
         self._raise_if_refused(answer, job_id)
         return answer
 
@@ -473,7 +376,7 @@ class Scripts:
         """
         answer = await self._run(
             "upsert_job_scheduler",
-            _JOB_SCHEDULER,
+            keysets.JOB_SCHEDULER,
             now_ms,
             scheduler_id,
             *map(_or_empty, (run.next_ms, every, offset, start_ms)),
@@ -506,7 +409,7 @@ class Scripts:
         """
         added: str = await self._run(
             "update_job_scheduler",
-            _JOB_SCHEDULER,
+            keysets.JOB_SCHEDULER,
             now_ms,
             scheduler_id,
             producer_id,
@@ -523,23 +426,25 @@ class Scripts:
 
     async def find_idle_job_schedulers(self, first: int, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """Return how many schedulers were looked at, and (id, planned ms) of those whose pending job is gone."""
-        seen, *idle = await self._run("find_idle_job_schedulers", _FIND_IDLE, first, limit)
+        seen, *idle = await self._run("find_idle_job_schedulers", keysets.FIND_IDLE, first, limit)
         parts = iter(idle)
         return seen, list(zip(parts, parts, strict=True))
 
     async def get_state(self, job_id: str) -> str:
         """Return the name of the state that a job is in, `unknown` where it is in none."""
-        state: str = await self._run("get_state", _GET_STATE, job_id, is_bare=True)
+        state: str = await self._run("get_state", keysets.GET_STATE, job_id, is_bare=True)
         return state
 
     async def get_counts(self) -> list[int]:
         """Return how many jobs are in each state, in the order of `STATES`."""
-        counts: list[int] = await self._run("get_counts", _GET_COUNTS, "0:", is_bare=True)
+        counts: list[int] = await self._run("get_counts", keysets.GET_COUNTS, "0:", is_bare=True)
         return counts
 
     async def get_dependencies(self, job_id: str, *, is_count: bool = False) -> list[Any]:
         """Return a job's children as (processed, unprocessed, ignored, failed), or how many there are of each."""
-        children: list[Any] = await self._run("get_dependencies", _META, job_id, "1" if is_count else "")
+        children: list[Any] = await self._run(
+            "get_dependencies", keysets.META, job_id, "1" if is_count else ""
+        )
         return children
 
     def _raise_if_refused(self, answer: Any, job_id: str) -> None:
@@ -558,95 +463,6 @@ class Scripts:
             bound = (load(name), tuple(self._base + suffix for suffix in suffixes))
             self._bound[name, suffixes[0]] = bound
         return bound
-
-
-# The keys of each script, in the order of its header. A test holds the two together.
-_REPAIR = (
-    "wait",
-    "active",
-    "paused",
-    "prioritized",
-    "delayed",
-    "waiting-children",
-    "completed",
-    "failed",
-    "stalled",
-    "marker",
-)
-_FETCH_TAIL = ("pc", "marker", "meta", "limiter", "events")
-_META = ("meta",)
-ADD_JOB = (
-    "id",
-    "wait",
-    "prioritized",
-    "delayed",
-    "active",
-    "pc",
-    "marker",
-    "meta",
-    "waiting-children",
-    "events",
-)
-RELEASE_PARENTS = _META
-_MOVE_TO_ACTIVE = ("wait", "active", "prioritized", "delayed", *_FETCH_TAIL)
-_MOVE_TO_FINISHED = (
-    "wait",
-    "active",
-    "prioritized",
-    "delayed",
-    "completed",
-    "failed",
-    "stalled",
-    *_FETCH_TAIL,
-)
-_RETRY_JOB = ("wait", "active", "prioritized", "delayed", "stalled", "pc", "marker", "meta", "events")
-_MOVE_TO_DELAYED = ("active", "delayed", "stalled", "marker", "meta", "events")
-_MOVE_TO_WAIT = ("wait", "active", "prioritized", "stalled", "marker", "meta", "limiter", "events")
-_MOVE_STALLED_JOBS_TO_WAIT = (
-    "stalled",
-    "wait",
-    "active",
-    "stalled-check",
-    "meta",
-    "marker",
-    "repeat",
-    "events",
-)
-_EXTEND_LOCKS = ("stalled",)
-_ADOPT_JOBS = ("active",)
-_PROMOTE = ("delayed", "wait", "active", "prioritized", "pc", "marker", "meta", "events")
-_REPROCESS_JOB = ("wait", "active", "prioritized", "pc", "marker", "meta", "events")
-_PAUSE = ("meta", "marker", "wait", "paused", "prioritized", "delayed", "events")
-_UPDATE_PROGRESS = ("meta", "events")
-_MOVE_TO_WAITING_CHILDREN = ("active", "waiting-children", "stalled", "events")
-_CHANGE_DELAY = ("delayed", "marker", "meta", "events")
-_CHANGE_PRIORITY = ("wait", "active", "prioritized", "pc", "marker", "meta")
-_MOVE_JOBS_TO_WAIT = ("wait", "active", "marker", "meta", "events")
-_JOB_SCHEDULER = (
-    "repeat",
-    "id",
-    "wait",
-    "prioritized",
-    "delayed",
-    "active",
-    "pc",
-    "marker",
-    "meta",
-    "events",
-)
-_FIND_IDLE = ("repeat", "wait", "prioritized", "delayed", "active")
-# In the order of STATES, by which the answer is read.
-_GET_COUNTS = tuple(KEY_OF_STATE[state] for state in STATES)
-_GET_STATE = (
-    "completed",
-    "failed",
-    "delayed",
-    "prioritized",
-    "active",
-    "wait",
-    "paused",
-    "waiting-children",
-)
 
 
 def _or_empty(value: int | None) -> int | str:
