@@ -159,10 +159,13 @@ async def test_a_strategy_says_stop_in_both_ways(queue: Queue, stop: Any) -> Non
 
 
 async def test_who_fetches_by_hand_checks_by_hand(queue: Queue) -> None:
-    """Jobs of silent workers are taken back by a call, once per interval."""
+    """Jobs of silent workers are taken back by a call, once per interval; a paused worker fetches nothing."""
     worker = Worker(queue, print, lock_duration=0.05, stalled_interval=0.05)
     stalled = Heard(worker, "stalled")
     await queue.add("a")
+    await worker.pause()
+    assert await worker.get_next_job() is None
+    await worker.resume()
     job = await worker.get_next_job()
     assert job is not None
     await until("the stalled job", worker.check_stalled_jobs)

@@ -275,8 +275,11 @@ class Worker:
             block: How long to wait for a job if there is none; None does not wait.
 
         Returns:
-            The job, or None where there is none: nothing waits, or the queue is paused, maxed or limited.
+            The job, or None where there is none: nothing waits, the queue is paused, maxed or limited, or this worker
+            is paused.
         """
+        if self._is_paused:
+            return None
         queue, settings = self.queue, self._settings
         await queue.connection.learn_time()
         fetch = Fetch(1, token or str(uuid.uuid4()), settings.lock_ms, settings.name, settings.limiter)
