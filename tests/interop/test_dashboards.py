@@ -77,7 +77,7 @@ class Board:
         seen: list[str] = []
         for icon in icons:
             ActionChains(driver, duration=0).move_to_element(icon).perform()
-            waiting = WebDriverWait(driver, 10, 0.05)
+            waiting = WebDriverWait(driver, 20, 0.05)
             waiting.until(
                 lambda _: driver.execute_script(hints) not in [None, "", *seen[-1:]], f"no hint after {seen}"
             )
@@ -91,7 +91,7 @@ class Board:
     def choose(self, entry: str) -> None:
         """Choose an entry of the queue's menu, and confirm."""
         menus = "return [...document.querySelectorAll('main button[aria-haspopup=menu]')].at(-1)"
-        waiting = WebDriverWait(self.window.driver, 10, 0.05)
+        waiting = WebDriverWait(self.window.driver, 20, 0.05)
         waiting.until(lambda driver: driver.execute_script(menus), "no menu").click()
         self.window.click("[role=menuitem]", entry)
         self.window.click("[role=alertdialog] button, [role=dialog] button", "Confirm")
