@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,6 +63,8 @@ def main() -> int:
     page.add_argument("--print", action="store_true", help="print only")
 
     arguments = parser.parse_args()
+    # So that workers and server are ended on the way out.
+    signal.signal(signal.SIGTERM, _leave)
     if arguments.command == "run":
         settings = Settings(arguments.seconds, arguments.concurrency, arguments.limit)
         results = run(
@@ -96,6 +99,10 @@ def main() -> int:
     if not arguments.print:
         report.write(results)
     return 0
+
+
+def _leave(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _names(known: Mapping[str, object]) -> Callable[[str], list[str]]:

@@ -77,7 +77,9 @@ def chart(results: Results) -> str:
         if bars:
             unit = "p50, shorter is better" if figure == "p50" else "jobs/s"
             panels.append(Panel(f"{workload.title}, {unit}", bars))
-    return svg(f"No-op jobs on {results.raw['server']}, medians of {results.raw['rounds']} rounds", panels)
+    return svg(
+        f"No-op jobs on {results.raw['server']}, medians over {results.raw['rounds']} round(s)", panels
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -32,7 +32,7 @@ LONGEST_MS: Final = 20.0
 RATE_KEPT: Final = 0.9
 FIRST_JOB_SECONDS: Final = 1.0
 SHARE_OF_ONE: Final = 0.67
-_LIMIT: Final = 240.0
+_LIMIT: Final = 90.0
 _DESCRIPTORS: Final = 20_000
 
 

@@ -129,4 +129,8 @@ async function work() {
 }
 
 if (role === 'producer') await produce();
-else await work();
+else {
+  // Ends when the runner does, however it ends.
+  process.stdin.resume().on('end', () => process.exit(0));
+  await work();
+}

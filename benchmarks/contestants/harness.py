@@ -12,15 +12,17 @@ import asyncio
 import importlib
 import importlib.util
 import json
+import os
 import random
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, ClassVar, Final
 
 from benchmarks.tally import Tally
 
-__all__ = ["QUEUE", "Adapter", "fail_first", "main", "read_lines"]
+__all__ = ["QUEUE", "Adapter", "end_with_runner", "fail_first", "main"]
 
 QUEUE: Final = "bench"
 AT_ONCE: Final = 1000
@@ -91,6 +93,7 @@ def main(adapter: type[Adapter]) -> None:
     if role == "producer":
         _run(_produce(contestant), contestant)
         return
+    end_with_runner()
     options = json.loads(rest[0])
     contestant.is_prioritized = options["prioritized"]
     work = contestant.work(Tally(options["tally"]), options["concurrency"], options["threads"])
@@ -107,10 +110,14 @@ def _run(main: Coroutine[Any, Any, None], adapter: Adapter) -> None:
         asyncio.run(main)
 
 
-def read_lines(handle: Callable[[dict[str, Any]], Any]) -> None:
-    """Answer commands until stdin ends."""
-    for line in sys.stdin:
-        print(json.dumps(handle(json.loads(line))), flush=True)
+def end_with_runner() -> None:
+    """End when the runner does, however it ends: its end of stdin closes."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 async def _produce(adapter: Adapter) -> None:
