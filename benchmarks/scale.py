@@ -244,39 +244,41 @@ def children(ground: Ground) -> list[Line]:
 def queues(ground: Ground) -> list[Line]:
     """2,000 queues in one process."""
     many, jobs = ground.size(2_000, 20), ground.size(20_000, 400)
+    few = max(1, many // 100)
     rates: list[float] = []
-    for count in (max(1, many // 100), many):
+
+    async def add(count: int, each: int) -> None:
+        async with Connection(ground.arena.url) as connection:
+            targets = [Queue(f"scale-{i}", connection=connection) for i in range(count)]
+            for target in targets:
+                await target.add_bulk([NewJob("noop", {"t": 0}) for _ in range(each)])
+
+    for count in (few, many):
         ground.empty()
-
-        async def add(count: int = count) -> None:
-            async with Connection(ground.arena.url) as connection:
-                targets = [Queue(f"scale-{i}", connection=connection) for i in range(count)]
-                for target in targets:
-                    await target.add_bulk([NewJob("noop", {"t": 0}) for _ in range(jobs // count)])
-
-        asyncio.run(add())
+        asyncio.run(add(count, 1))
         with ground.working(queues=count, concurrency=10) as (programs, tally):
-            rates.append(ground.rate(jobs // count * count, programs, tally))
+            # All are there before anything is measured.
+            await_count(Reader(tally), count, programs, time.monotonic() + _LIMIT)
+            started = time.monotonic()
+            asyncio.run(add(count, jobs // count))
+            ran = jobs // count * count
+            await_count(Reader(tally), count + ran, programs, time.monotonic() + _LIMIT)
+            rates.append(ran / (time.monotonic() - started))
     title = f"{many:,} queues in one process"
-    return [_ratio(title, rates[1], rates[0], f"of {max(1, many // 100)} queues"), ground.longest(title)]
+    return [_ratio(title, rates[1], rates[0], f"of {few} queues with as many jobs"), ground.longest(title)]
 
 
 def workers(ground: Ground) -> list[Line]:
-    """200 workers on one queue, in two processes."""
+    """200 workers on one queue, in two processes, against two."""
     many, jobs = ground.size(200, 4), ground.size(30_000, 1000)
     rates: list[float] = []
-    for each, concurrency in ((1, many // 2), (many // 2, 1)):
+    for each in (1, many // 2):
         ground.empty()
         ground.fill(jobs)
-        with ground.working(processes=2, workers=each, concurrency=concurrency) as (programs, tally):
+        with ground.working(processes=2, workers=each, concurrency=10) as (programs, tally):
             rates.append(ground.rate(jobs, programs, tally))
     title = f"{many} workers on one queue"
-    return [
-        _ratio(
-            title, rates[1], rates[0], f"of 2 workers with as many jobs at once, which is {many // 2} each,"
-        ),
-        ground.longest(title),
-    ]
+    return [_ratio(title, rates[1], rates[0], "of 2 workers"), ground.longest(title)]
 
 
 def fairness(ground: Ground) -> list[Line]:

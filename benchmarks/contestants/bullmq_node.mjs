@@ -90,7 +90,9 @@ async function produce() {
     kept: `bull:${QUEUE}:completed`,
     versions: { node: process.version.slice(1), bullmq: version('bullmq'), ioredis: version('ioredis') },
   });
-  for await (const line of createInterface({ input: process.stdin })) {
+  // Ends when the runner does, whatever it is busy with.
+  const lines = createInterface({ input: process.stdin }).on('close', () => process.exit(0));
+  for await (const line of lines) {
     try {
       const command = JSON.parse(line);
       const { n, job = {}, warm } = command;
