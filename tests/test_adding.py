@@ -168,6 +168,12 @@ async def evalshas(queue: Queue) -> int:
     return int(stats["cmdstat_evalsha"]["calls"])
 
 
+async def test_the_first_adds_of_all_keep_their_order(queue: Queue) -> None:
+    """Although each would have to ask for the time first."""
+    jobs = await asyncio.gather(*(queue.add("n", n) for n in range(50)))
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 51)]
+
+
 async def test_receipts_stay_few_and_go_by_themselves(queue: Queue) -> None:
     """There is one for each call that was ever in flight at once, whatever their number."""
     for _ in range(30):

@@ -226,11 +226,23 @@ class Connection:
             TorilError: As `execute`.
         """
         clients = self._of_loop()
-        if not clients.knows_time:
+        if clients.knows_time:
+            return
+        # One question for all who come meanwhile; they go on in the order in which they came.
+        if clients.learning is None:
+            clients.learning = asyncio.get_running_loop().create_task(self._ask_for_time(clients))
+            # They may all be gone by then, and its error is no news to anybody.
+            clients.learning.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(clients.learning)
+
+    async def _ask_for_time(self, clients: _LoopClients) -> None:
+        try:
             asked = time.time()
             seconds, microseconds = await self.execute("TIME")
             self.clock.learn(asked, time.time(), int(seconds), int(microseconds))
             clients.knows_time = True
+        finally:
+            clients.learning = None
 
     async def close(self) -> None:
         """Close what this event loop has opened. Safe to call twice."""
@@ -296,13 +308,14 @@ class Connection:
 class _LoopClients:
     """What one event loop has opened."""
 
-    __slots__ = ("_taken", "_waiting", "client", "idle", "is_closed", "knows_time")
+    __slots__ = ("_taken", "_waiting", "client", "idle", "is_closed", "knows_time", "learning")
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.client = client
         self.idle: list[Lane] = []
         self.is_closed = False
         self.knows_time = False
+        self.learning: asyncio.Task[None] | None = None
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 

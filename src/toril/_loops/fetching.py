@@ -168,8 +168,7 @@ class Fetching:
 
     def loops(self) -> Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """Return what has to run all the time: (name, coroutine function) each."""
-        lanes = min(_LANES, self._settings.concurrency)
-        return [(f"lane {number}", self._lane) for number in range(lanes)] + [
+        return [(f"lane {number}", self._lane) for number in range(_LANES)] + [
             ("waiter", self._wait_for_markers)
         ]
 
