@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from .connection import Connection
@@ -60,7 +60,8 @@ async def add_durably(
         return list(answer)
     if isinstance(reached, TorilError):
         raise DurabilityError(where, added, durability, 0, str(reached)) from reached
-    count = int(reached[0] if isinstance(reached, list) else reached)
+    acknowledged = cast("list[int]", reached if isinstance(reached, list) else [reached])
+    count = int(acknowledged[0])
     if count < 1:
         says = "the server has not synced it" if durability == "fsynced" else "no replica has acknowledged it"
         raise DurabilityError(where, added, durability, count, f"{says} within {_PATIENCE_MS / 1000:g} s")
@@ -71,7 +72,7 @@ async def _check_fsync(connection: Connection, where: str) -> None:
     if time.monotonic() - _checked.get(connection, -_BELIEVED_FOR) < _BELIEVED_FOR:
         return
     try:
-        (settings,) = [await connection.execute("CONFIG", "GET", "append*")]
+        settings = await connection.execute("CONFIG", "GET", "append*")
     except ConnectionLostError:
         raise
     except TorilError as error:
@@ -79,7 +80,8 @@ async def _check_fsync(connection: Connection, where: str) -> None:
             f"{where}: durability='fsynced' needs to know `appendfsync`, and the server does not tell ({error}); "
             "give the user `+config|get`"
         ) from error
-    pairs = settings if isinstance(settings, dict) else dict(zip(settings[::2], settings[1::2], strict=True))
+    flat = cast("list[str]", settings)
+    pairs = dict(zip(flat[::2], flat[1::2], strict=True))
     if pairs.get("appendonly") != "yes" or pairs.get("appendfsync") != "always":
         raise ConfigurationError(
             f"{where}: durability='fsynced' needs a server with `appendonly yes` and `appendfsync always`; "
