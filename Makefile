@@ -28,7 +28,7 @@ PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
 .PHONY: help run test check format docs chaos bench bench-quick differential lock clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-13s %s\n", $$1, $$2}'
 
 run: $(VENV)/.run-installed  ## Start the platform, its workers and every server they need.
 	@exec $(BIN)/python -m dev
