@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -249,3 +249,8 @@ def test_foreign_options_are_read_or_refused(raw: dict[str, Any]) -> None:
     for rule in (options.keep_completed, options.keep_failed):
         if rule is not None:
             assert all(part == "" or int(part) is not None for part in (rule.count, rule.age, rule.limit))
+
+
+def test_the_options_annotations_can_be_read() -> None:
+    """By frameworks that look at them at run time."""
+    assert set(get_type_hints(JobOptions)) == set(JobOptions.__annotations__)

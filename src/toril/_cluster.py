@@ -159,12 +159,12 @@ class Router:
         """As `Connection.lane`."""
         return ClusterLane(self, name)
 
-    def sync_client(self, key: str) -> redis.Redis:
+    def sync_client(self, key: str, timeout: float) -> redis.Redis:
         """Return a blocking client to the node that has a key, as far as is known now."""
         slot = key_slot(key.encode())
         if self._is_stale:
             for url in self._candidates():
-                client = self._node(url).sync_client()
+                client = self._node(url).sync_client(timeout=timeout)
                 try:
                     self._learn(cast("Any", client).execute_command("CLUSTER", "SLOTS"), url)
                     break
@@ -172,7 +172,7 @@ class Router:
                     continue
                 finally:
                     client.close()
-        return self._node(self._owners[slot] if self._owners else self._seeds[0]).sync_client()
+        return self._node(self._owners[slot] if self._owners else self._seeds[0]).sync_client(timeout=timeout)
 
     def suspect(self) -> None:
         """Learn the slots anew before the next call: somebody has met a fault."""

@@ -203,16 +203,21 @@ class Connection:
         """Return a connection to each primary: of a cluster several, else this one itself."""
         return [self] if self._router is None else await self._router.nodes()
 
-    def sync_client(self, key: str = "") -> redis.Redis:
+    def sync_client(self, key: str = "", *, timeout: float = CALL_TIMEOUT) -> redis.Redis:
         """Return a new blocking client, for a thread that must not depend on an event loop.
 
         Args:
             key: What it will be asked for; on a cluster, that says which node it is for.
+            timeout: How many seconds the server may take.
         """
         if self._router is not None:
-            return self._router.sync_client(key)
+            return self._router.sync_client(key, timeout)
         place = self._real_place()
-        return make_sync(place, _settings(place.url), self._credentials)
+        settings = _settings(place.url) | {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": min(timeout, _CONNECT_TIMEOUT),
+        }
+        return make_sync(place, settings, self._credentials)
 
     def suspect(self) -> None:
         """Look anew where things are: a client that `sync_client` has made met a fault."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from . import options as options_module
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads
 from .errors import ConfigurationError, JobFailedError, SerializationError, refusal
@@ -536,3 +537,6 @@ class Job(JobChildren, Generic[R_co]):
 
 
 _UNREAD: Any = object()
+
+# `options` names this class in its annotations, and must not import this module.
+vars(options_module)["Job"] = Job

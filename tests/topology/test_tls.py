@@ -95,11 +95,11 @@ async def test_a_whole_round_over_tls(server: EmbeddedServer, prefix: str, certi
         )
 
         async def process(job: Any) -> Any:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.2)
             return job.data
 
         async with Queue("q", connection=url, prefix=prefix) as queue:
-            async with Worker(queue, process, lock_duration=0.2):
+            async with Worker(queue, process, lock_duration=1):
                 # Longer than its lock: the heartbeat's connection works too.
                 assert await (await queue.add("a", 1)).result(10) == 1
             assert "ssl_keyfile" not in queue.connection.safe_url

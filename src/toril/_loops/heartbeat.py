@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 from redis.exceptions import NoScriptError, RedisError
 
-from ..connection import Connection, explain
+from ..connection import CALL_TIMEOUT, Connection, explain
 from ..keys import QueueKeys
 from ..scripts.loader import load
 from .claims import Claim, Settings
@@ -27,6 +27,7 @@ from .patience import Patience
 __all__ = ["Heartbeat"]
 
 _TICK: Final = 0.5
+_SHORTEST_TIMEOUT: Final = 0.5
 # A loop that does not answer for so long is reported.
 _BLOCKED_AFTER: Final = 2.0
 _LEARN_TIME_EVERY: Final = 60.0
@@ -64,7 +65,9 @@ class Heartbeat(threading.Thread):
         self._renewed = renewed
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._client = connection.sync_client(keys.base)
+        # A silent server must not cost more than one renewal: two more fit into the time that the lock has left.
+        self._timeout = min(CALL_TIMEOUT, max(settings.renew_every / 2, _SHORTEST_TIMEOUT))
+        self._client = connection.sync_client(keys.base, timeout=self._timeout)
         self._over = threading.Event()
         self._patience = Patience(f"queue {keys.queue!r}: renewing locks")
         self._time_learnt = time.monotonic()
@@ -128,7 +131,7 @@ class Heartbeat(threading.Thread):
         """Begin anew: the server may be another now."""
         self._client.close()
         self._connection.suspect()
-        self._client = self._connection.sync_client(self._keys.base)
+        self._client = self._connection.sync_client(self._keys.base, timeout=self._timeout)
 
     def _run(self, name: str, suffixes: tuple[str, ...], *args: Any) -> Any:
         script = load(name)
