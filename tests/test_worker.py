@@ -1270,6 +1270,27 @@ async def seen(queue: Queue, count: int) -> bool:
     return len(await queue.get_workers()) == count
 
 
+async def test_workers_of_a_loop_share_a_heartbeat(queue: Queue) -> None:
+    """One thread and one connection renew the locks of all, with the settings of each."""
+    over = asyncio.Event()
+
+    async def process(job: Job) -> str:
+        await over.wait()
+        return "kept"
+
+    slow = Worker(queue, process, lock_duration=60)
+    quick = [Worker(queue, process, **SHORT) for _ in range(3)]
+    renewed = [Heard(worker, "locks_renewed") for worker in quick]
+    async with slow, quick[0], quick[1], quick[2]:
+        jobs = [await queue.add("n") for _ in range(4)]
+        async with within("renewals of each", 20):
+            for heard in renewed:
+                await heard.wait(2)
+        assert sum("toril-heartbeat" in thread.name for thread in threading.enumerate()) == 1
+        over.set()
+        assert await ended(*jobs) == ["kept"] * 4
+
+
 async def test_a_worker_leaves_nothing_running(queue: Queue) -> None:
     """After its end there are no tasks and no threads of it."""
 

@@ -219,6 +219,10 @@ class Connection:
         }
         return make_sync(place, settings, self._credentials)
 
+    def identity(self, key: str) -> object:
+        """Return what is equal for connections that reach the same server for this key, in the same way."""
+        return (self._url, self._credentials, None if self._router is None else key)
+
     def suspect(self) -> None:
         """Look anew where things are: a client that `sync_client` has made met a fault."""
         if self._router is not None:

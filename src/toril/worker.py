@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar, overload
 from ._listeners import Listeners, WorkerEvent
 from ._loops.claims import Claim, Settings
 from ._loops.fetching import Fetching, started
-from ._loops.heartbeat import Heartbeat
+from ._loops.heartbeat import Beat, Heartbeat
 from ._loops.patience import Patience
 from ._loops.running import Process, Running
 from ._loops.signals import heard
@@ -402,15 +402,16 @@ class Worker:
         if self._is_paused:
             fetching.pause()
         await self._get_ready(stop)
-        heartbeat = Heartbeat(
-            queue.keys,
+        stop_renewing = Heartbeat.enrol(
             queue.connection,
-            settings,
-            fetching.claims,
-            self._renewal_failed,
-            lambda ids: self._listeners.tell("locks_renewed", ids),
+            Beat(
+                queue.keys,
+                settings,
+                fetching.claims,
+                self._renewal_failed,
+                lambda ids: self._listeners.tell("locks_renewed", ids),
+            ),
         )
-        heartbeat.start()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in fetching.loops():
@@ -438,7 +439,7 @@ class Worker:
             for claim in list(fetching.claims.values()):
                 # What still tries to write an end would do so for ever.
                 claim.cancel()
-            heartbeat.stop()
+            stop_renewing()
             running.close()
             self._fetching = self._running = None
             logger.info("worker of queue %r: stopped", queue.name)

@@ -1,8 +1,8 @@
-"""The thread that keeps a worker's locks.
+"""The thread that keeps the locks of an event loop's workers.
 
 It has a connection of its own and needs no event loop, so a processor that blocks the loop, or a long
 plain `def`, does not lose its jobs. It also notices that the loop is blocked and says where, and keeps
-the clock right.
+the clock right. All workers of a loop that use the same server share one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, cast
+from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoScriptError, RedisError
 
@@ -24,7 +26,7 @@ from ..scripts.loader import load
 from .claims import Claim, Settings
 from .patience import Patience
 
-__all__ = ["Heartbeat"]
+__all__ = ["Beat", "Heartbeat"]
 
 _TICK: Final = 0.5
 _SHORTEST_TIMEOUT: Final = 0.5
@@ -32,116 +34,152 @@ _SHORTEST_TIMEOUT: Final = 0.5
 _BLOCKED_AFTER: Final = 2.0
 _LEARN_TIME_EVERY: Final = 60.0
 
+_Loop = asyncio.AbstractEventLoop
+
 logger = logging.getLogger("toril.worker")
 
 
-class Heartbeat(threading.Thread):
-    """Renews locks until it is told to stop.
+@dataclass(frozen=True, slots=True, eq=False)
+class Beat:
+    """What a worker wants from the thread.
 
-    Args:
+    Attributes:
         keys: The queue.
-        connection: Where it is.
         settings: The worker's.
         claims: What the worker holds; read here, changed only on the event loop.
         lost: Called on the event loop with the claims whose lock is gone.
         renewed: Called on the event loop with the ids of jobs whose lock has been extended.
     """
 
-    def __init__(
-        self,
-        keys: QueueKeys,
-        connection: Connection,
-        settings: Settings,
-        claims: dict[str, Claim],
-        lost: Callable[[list[Claim]], None],
-        renewed: Callable[[list[str]], None],
-    ) -> None:
-        super().__init__(name=f"toril-heartbeat-{keys.queue}", daemon=True)
-        self._keys = keys
+    keys: QueueKeys
+    settings: Settings
+    claims: dict[str, Claim]
+    lost: Callable[[list[Claim]], None]
+    renewed: Callable[[list[str]], None]
+
+    @property
+    def tick(self) -> float:
+        """How often its claims are looked at, in seconds: short locks run out between two long ticks."""
+        return min(_TICK, self.settings.renew_every)
+
+    @property
+    def timeout(self) -> float:
+        """How long the server may take. A silent one must not cost more than one renewal: two more fit in."""
+        return min(CALL_TIMEOUT, max(self.settings.renew_every / 2, _SHORTEST_TIMEOUT))
+
+
+class Heartbeat(threading.Thread):
+    """Renews locks as long as there are workers that want it.
+
+    Args:
+        connection: Where their queues are.
+        keys: Of one of the queues; on a cluster, it says which node.
+    """
+
+    _of_loops: ClassVar[WeakKeyDictionary[_Loop, dict[object, Heartbeat]]] = WeakKeyDictionary()
+
+    @classmethod
+    def enrol(cls, connection: Connection, beat: Beat) -> Callable[[], None]:
+        """Renew the locks of one more worker of the running loop; return what ends that."""
+        beats = cls._of_loops.setdefault(asyncio.get_running_loop(), {})
+        place = connection.identity(beat.keys.base)
+        heartbeat = beats.get(place)
+        if heartbeat is None:
+            heartbeat = beats[place] = cls(connection, beat)
+            heartbeat.start()
+        else:
+            heartbeat._beats = (*heartbeat._beats, beat)
+
+        def leave() -> None:
+            heartbeat._beats = tuple(other for other in heartbeat._beats if other is not beat)
+            if not heartbeat._beats and beats.get(place) is heartbeat:
+                del beats[place]
+                heartbeat._over.set()
+
+        return leave
+
+    def __init__(self, connection: Connection, first: Beat) -> None:
+        super().__init__(name=f"toril-heartbeat-{first.keys.queue}", daemon=True)
         self._connection = connection
-        self._settings = settings
-        self._claims = claims
-        self._lost = lost
-        self._renewed = renewed
+        # Replaced as a whole by the loop's thread, so that ours may go through it meanwhile.
+        self._beats: tuple[Beat, ...] = (first,)
+        self._any_key = first.keys.base
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        # A silent server must not cost more than one renewal: two more fit into the time that the lock has left.
-        self._timeout = min(CALL_TIMEOUT, max(settings.renew_every / 2, _SHORTEST_TIMEOUT))
-        self._client = connection.sync_client(keys.base, timeout=self._timeout)
+        self._timeout = first.timeout
+        self._client = connection.sync_client(self._any_key, timeout=self._timeout)
         self._over = threading.Event()
-        self._patience = Patience(f"queue {keys.queue!r}: renewing locks")
+        self._patience = Patience(f"{connection.safe_url}: renewing locks")
         self._time_learnt = time.monotonic()
         self._pinged: float | None = None
         self._is_blocked = False
 
-    def stop(self) -> None:
-        """End soon; does not wait."""
-        self._over.set()
-
     def run(self) -> None:
-        """Renew, watch, measure, until stopped."""
-        # Short locks need a short tick, or they run out between two.
-        tick = min(_TICK, self._settings.renew_every)
-        wait = tick
+        """Renew, watch, measure, until nobody wants it any more."""
+        wait = self._tick()
         while not self._over.wait(wait):
-            wait = tick
+            wait = self._tick()
             try:
                 self._watch_loop()
-                self._renew()
+                for beat in self._beats:
+                    self._renew(beat)
                 self._learn_time()
             except RedisError as error:
                 wait = self._patience.failed(explain(error, self._connection.safe_url))
                 self._renew_client()
             except Exception as error:
                 if self._loop.is_closed():
-                    # The worker has ended without us.
+                    # The workers have ended without us.
                     break
-                logger.exception("queue %r: renewing locks failed unexpectedly; it goes on", self._keys.queue)
+                logger.exception(
+                    "%s: renewing locks failed unexpectedly; it goes on", self._connection.safe_url
+                )
                 wait = self._patience.failed(error)
             else:
                 self._patience.worked()
         self._client.close()
 
-    def _renew(self) -> None:
-        if self._settings.skip_lock_renewal:
+    def _tick(self) -> float:
+        return min((beat.tick for beat in self._beats), default=_TICK)
+
+    def _renew(self, beat: Beat) -> None:
+        if beat.settings.skip_lock_renewal or not beat.claims:
             return
         now = time.monotonic()
-        due = [
-            claim
-            for claim in list(self._claims.values())
-            if now - claim.renewed >= self._settings.renew_every
-        ]
+        every = beat.settings.renew_every
+        due = [claim for claim in list(beat.claims.values()) if now - claim.renewed >= every]
         if not due:
             return
+        if beat.timeout < self._timeout:
+            self._timeout = beat.timeout
+            self._renew_client()
         pairs = [part for claim in due for part in (claim.job.id, claim.token)]
-        answer = cast("list[str]", self._run("extend_locks", ("stalled",), self._settings.lock_ms, *pairs))
-        gone = set(answer)
+        gone = set(self._extend(beat, pairs))
         for claim in due:
             if claim.job.id not in gone:
                 claim.renewed = now
         kept = [claim.job.id for claim in due if claim.job.id not in gone]
         if kept:
-            self._loop.call_soon_threadsafe(self._renewed, kept)
+            self._loop.call_soon_threadsafe(beat.renewed, kept)
         # The end of a job takes its lock away, which is no loss.
         lost = [claim for claim in due if claim.job.id in gone and not claim.is_ending]
         if lost:
-            self._loop.call_soon_threadsafe(self._lost, lost)
+            self._loop.call_soon_threadsafe(beat.lost, lost)
+
+    def _extend(self, beat: Beat, pairs: list[str]) -> list[str]:
+        script = load("extend_locks")
+        client: Any = self._client
+        parts = (1, beat.keys.key("stalled"), beat.keys.base, beat.settings.lock_ms, *pairs)
+        try:
+            return cast("list[str]", client.execute_command("EVALSHA", script.sha, *parts))
+        except NoScriptError:
+            return cast("list[str]", client.execute_command("EVAL", script.text, *parts))
 
     def _renew_client(self) -> None:
         """Begin anew: the server may be another now."""
         self._client.close()
         self._connection.suspect()
-        self._client = self._connection.sync_client(self._keys.base, timeout=self._timeout)
-
-    def _run(self, name: str, suffixes: tuple[str, ...], *args: Any) -> Any:
-        script = load(name)
-        client: Any = self._client
-        keys = [self._keys.key(suffix) for suffix in suffixes]
-        parts = (len(keys), *keys, self._keys.base, *args)
-        try:
-            return client.execute_command("EVALSHA", script.sha, *parts)
-        except NoScriptError:
-            return client.execute_command("EVAL", script.text, *parts)
+        self._client = self._connection.sync_client(self._any_key, timeout=self._timeout)
 
     def _learn_time(self) -> None:
         if time.monotonic() - self._time_learnt > _LEARN_TIME_EVERY:
@@ -157,9 +195,9 @@ class Heartbeat(threading.Thread):
         elif time.monotonic() - self._pinged > _BLOCKED_AFTER and not self._is_blocked:
             self._is_blocked = True
             logger.warning(
-                "queue %r: the event loop has been blocked for %.1f s, so nothing else runs; "
+                "%s: the event loop has been blocked for %.1f s, so nothing else runs; "
                 "use `await`, or make the processor a plain `def`. It is here:\n%s",
-                self._keys.queue,
+                self._queues(),
                 time.monotonic() - self._pinged,
                 self._where(),
             )
@@ -167,8 +205,8 @@ class Heartbeat(threading.Thread):
     def _pong(self) -> None:
         if self._is_blocked and self._pinged is not None:
             logger.warning(
-                "queue %r: the event loop goes on after %.1f s",
-                self._keys.queue,
+                "%s: the event loop goes on after %.1f s",
+                self._queues(),
                 time.monotonic() - self._pinged,
             )
         self._is_blocked = False
@@ -177,3 +215,8 @@ class Heartbeat(threading.Thread):
     def _where(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
         return "".join(traceback.format_stack(frame, limit=6)).rstrip() if frame is not None else "(unknown)"
+
+    def _queues(self) -> str:
+        names = sorted({beat.keys.queue for beat in self._beats})
+        shown = ", ".join(map(repr, names[:3]))
+        return f"queue {shown}" if len(names) < 4 else f"queues {shown} and {len(names) - 3} more"

@@ -5,7 +5,7 @@
 --- @include "includes/start_jobs"
 -- "Give me the next jobs", up to `want`: promotes what is due, obeys pause, rate limit and global
 -- concurrency, and starts what it takes. It leaves what single fetches, one after another until one
--- comes back empty, would leave.
+-- comes back empty, would leave (if no more than a thousand delayed jobs are due at once).
 --
 -- Returns a table: jobs (id, record, id, record, …), ttl_ms of a rate limit or 0, due_ms of the next
 -- delayed job or '0' (only when there was nothing to take), and `closed`.
@@ -19,12 +19,12 @@ local function fetch_jobs(keys, base, now, worker, want)
     limit.duration = 0
   end
   local open = is_open(keys.active, meta[1], meta[2])
-  local all_promoted = false
   local taken = 0
+  if want > 0 then
+    -- Once a call: what is due beyond a thousand joins the line with the next fetches, and no call takes long.
+    promote_due(keys, base, now_ms, open)
+  end
   while taken < want do
-    if not all_promoted then
-      all_promoted = promote_due(keys, base, now_ms, open) < 1000
-    end
     if worker.shares == '1' and taken == 0 then
       local waiting = redis.call('LLEN', keys.wait) + redis.call('ZCARD', keys.prioritized)
       want = math.min(want, math.max(math.ceil(waiting / 2), 1))
@@ -35,7 +35,7 @@ local function fetch_jobs(keys, base, now, worker, want)
       break
     end
     local room = want - taken
-    if limit.max or meta[2] or not all_promoted then
+    if limit.max or meta[2] then
       -- Each start can change what the next may do.
       room = 1
     end
