@@ -21,22 +21,30 @@ Finding queues, adding and running are left to `processor.py` and `worker.py`.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import decimal
 import functools
 import inspect
-import math
-import re
 import types
 import typing
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import msgspec
 
-from .codec import MAX_DEPTH, MAX_SAFE_INTEGER, check_depth, is_pydantic, model_fields
+from ._round_trip import Fault, check_number, read_back
+from ._shapes import (
+    AS_PARSED,
+    NATIVE,
+    adopt_model,
+    explain,
+    is_model,
+    is_number,
+    needs_reading_back,
+    parts_of,
+    read_model,
+    shape_of,
+    write_model,
+)
+from .codec import MAX_DEPTH, check_depth
 from .errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
@@ -44,21 +52,6 @@ if TYPE_CHECKING:
     from .sync import SyncJob
 
 __all__ = ["Signature", "result_reader"]
-
-# With these named, `convert` takes a datetime for a datetime and no longer text for one.
-_NATIVE: Final = (
-    bytes,
-    bytearray,
-    datetime.datetime,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    uuid.UUID,
-    decimal.Decimal,
-)
-_PATH: Final = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
-_QUOTED_VALUE: Final = re.compile(r"^Invalid (?:enum )?value\b.*", re.DOTALL)
-_FIELD: Final = re.compile(r"^Object (missing required|contains unknown) field `([^`]*)`$")
 
 
 class Signature:
@@ -109,13 +102,15 @@ class Signature:
         self._arguments = inspect.Signature(given)
         self._names = frozenset(self.parameters)
         self._positional = tuple(p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD)
-        self._encoder = msgspec.json.Encoder(enc_hook=_write)
+        self._encoder = msgspec.json.Encoder(enc_hook=write_model)
 
-        shapes = {parameter.name: _shape(name, parameter.name, hints[parameter.name]) for parameter in given}
-        self._is_verified = any(_needs_reading_back(shape) for shape in shapes.values())
-        self._numbers = tuple(key for key, shape in shapes.items() if _is_number(shape))
+        shapes = {
+            parameter.name: shape_of(name, parameter.name, hints[parameter.name]) for parameter in given
+        }
+        self._is_verified = any(needs_reading_back(shape) for shape in shapes.values())
+        self._numbers = tuple(key for key, shape in shapes.items() if is_number(shape))
         # The parameter whose value is the whole of the data.
-        self._model = given[0].name if len(given) == 1 and _is_model(shapes[given[0].name]) else None
+        self._model = given[0].name if len(given) == 1 and is_model(shapes[given[0].name]) else None
         if self._model is not None:
             self._type: Any = hints[self._model]
         else:
@@ -128,7 +123,7 @@ class Signature:
                 ],
                 kw_only=True,
             )
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._type, dec_hook=_read)
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._type, dec_hook=read_model)
         self._defaults = {p.name: p.default for p in given if p.default is not p.empty}
         for parameter in given:
             if parameter.default is not parameter.empty:
@@ -202,20 +197,20 @@ class Signature:
             value = msgspec.convert(
                 given[self._model] if self._model is not None else given,
                 self._type,
-                builtin_types=_NATIVE,
-                dec_hook=_adopt,
+                builtin_types=NATIVE,
+                dec_hook=adopt_model,
             )
             # JSON has no number like these, and msgspec would write null.
             for name in self._numbers:
-                _check_number(given[name], f".{name}")
+                check_number(given[name], f".{name}")
             text = self._encoder.encode(value).decode()
             self._check_depth(text)
             if self._is_verified:
-                _read_back(value, text, self._decoder)
-        except _Fault as fault:
+                read_back(value, text, self._decoder)
+        except Fault as fault:
             raise self._error(fault.path, fault.message) from None
         except msgspec.ValidationError as error:
-            raise self._error(*_explain(error)) from None
+            raise self._error(*explain(error)) from None
         except RecursionError:
             raise self._error("", "nested too deep, or contains itself") from None
         except UnicodeEncodeError:
@@ -239,7 +234,7 @@ class Signature:
         try:
             value = self._decoder.decode("{}" if data in ("null", b"null") else data)
         except msgspec.ValidationError as error:
-            raise self._error(*_explain(error)) from None
+            raise self._error(*explain(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._error("", "not JSON") from None
         except RecursionError:
@@ -267,9 +262,9 @@ class Signature:
     def _from_parsed(self, data: Any) -> dict[str, Any]:
         try:
             given: Any = {} if data is None else data
-            value = msgspec.convert(given, self._type, str_keys=True, dec_hook=_read)
+            value = msgspec.convert(given, self._type, str_keys=True, dec_hook=read_model)
         except msgspec.ValidationError as error:
-            raise self._error(*_explain(error)) from None
+            raise self._error(*explain(error)) from None
         except RecursionError:
             raise self._error("", "nested too deep") from None
         return self._named(value)
@@ -300,13 +295,13 @@ class Signature:
     def _check_default(self, parameter: inspect.Parameter, hint: Any) -> None:
         """A default is written as if it had been passed, so it has to fit."""
         try:
-            value = msgspec.convert(parameter.default, hint, builtin_types=_NATIVE, dec_hook=_adopt)
-            decoder = msgspec.json.Decoder(hint, dec_hook=_read)
-            _read_back(value, self._encoder.encode(value), decoder)
-        except _Fault as fault:
+            value = msgspec.convert(parameter.default, hint, builtin_types=NATIVE, dec_hook=adopt_model)
+            decoder = msgspec.json.Decoder(hint, dec_hook=read_model)
+            read_back(value, self._encoder.encode(value), decoder)
+        except Fault as fault:
             reason = fault.message
         except msgspec.ValidationError as error:
-            reason = _explain(error)[1]
+            reason = explain(error)[1]
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             reason = str(error)
         else:
@@ -334,33 +329,21 @@ def result_reader(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
             return None
         carrier = types.SimpleNamespace(__annotations__={"return": returned})
         kind = typing.get_type_hints(carrier, _globals(body), include_extras=True)["return"]
-        shape = _shape("processor", "return", kind)
+        shape = shape_of("processor", "return", kind)
     except Exception:
         return None
-    if all(isinstance(part, _AS_PARSED) for part in _parts(shape, [])):
+    if all(isinstance(part, AS_PARSED) for part in parts_of(shape, [])):
         return None
 
     def read(value: Any) -> Any:
         try:
-            return msgspec.convert(value, kind, str_keys=True, dec_hook=_read)
+            return msgspec.convert(value, kind, str_keys=True, dec_hook=read_model)
         except msgspec.ValidationError as error:
-            path, message = _explain(error)
+            path, message = explain(error)
             where = f"`{path.removeprefix('.')}`: " if path else ""
             raise SerializationError(f"return value: {where}{message}") from None
 
     return read
-
-
-class _Fault(Exception):
-    """What is wrong with a value, and where in the data it stands."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(message)
-        self.path = path
-        self.message = message
-
-
-# Reading the signature
 
 
 def _unwrap_partial(function: Any) -> tuple[Any, frozenset[str]]:
@@ -462,275 +445,3 @@ def _refuse_trap(name: str, parameter: inspect.Parameter, *, is_first: bool) -> 
         raise ConfigurationError(
             f"{name}: `{parameter.name}` would be part of the data; decorate a function or a bound method"
         )
-
-
-# Types
-
-
-def _shape(name: str, parameter: str, hint: Any) -> msgspec.inspect.Type:
-    try:
-        msgspec.json.Decoder(hint)
-        shape = msgspec.inspect.type_info(hint)
-    except Exception as error:
-        message = f"{name}: the annotation of `{parameter}` is no type for data: {error}"
-        raise ConfigurationError(message) from None
-    for part in _parts(shape, []):
-        if not isinstance(part, msgspec.inspect.CustomType):
-            continue
-        if part.cls is not object and not is_pydantic(part.cls):
-            raise ConfigurationError(
-                f"{name}: `{parameter}`: {part.cls.__name__} cannot be read from JSON; use a pydantic model, "
-                "msgspec struct, dataclass or TypedDict"
-            )
-    return shape
-
-
-def _parts(shape: msgspec.inspect.Type, seen: list[type]) -> list[msgspec.inspect.Type]:
-    """Return a type and all types inside of it. Each model is entered once: models may contain themselves."""
-    info = msgspec.inspect
-    inner: list[msgspec.inspect.Type]
-    match shape:
-        case info.StructType() | info.TypedDictType() | info.DataclassType() | info.NamedTupleType():
-            inner = []
-            if shape.cls not in seen:
-                seen.append(shape.cls)
-                inner = [field.type for field in shape.fields]
-        case info.DictType():
-            inner = [shape.key_type, shape.value_type]
-        case info.TupleType():
-            inner = list(shape.item_types)
-        case info.ListType() | info.VarTupleType() | info.SetType() | info.FrozenSetType():
-            inner = [shape.item_type]
-        case info.UnionType():
-            inner = list(shape.types)
-        case info.Metadata():
-            inner = [shape.type]
-        case _:
-            inner = []
-    return [shape, *(part for one in inner for part in _parts(one, seen))]
-
-
-_TEXT_LIKE: Final = (
-    msgspec.inspect.StrType,
-    msgspec.inspect.BoolType,
-    msgspec.inspect.NoneType,
-    msgspec.inspect.BytesType,
-    msgspec.inspect.ByteArrayType,
-    msgspec.inspect.DateTimeType,
-    msgspec.inspect.DateType,
-    msgspec.inspect.TimeType,
-    msgspec.inspect.TimeDeltaType,
-    msgspec.inspect.UUIDType,
-    msgspec.inspect.LiteralType,
-    msgspec.inspect.UnionType,
-    msgspec.inspect.Metadata,
-)
-# What a parser of JSON gives without being told.
-_AS_PARSED: Final = (
-    msgspec.inspect.AnyType,
-    msgspec.inspect.NoneType,
-    msgspec.inspect.StrType,
-    msgspec.inspect.BoolType,
-    msgspec.inspect.IntType,
-    msgspec.inspect.ListType,
-    msgspec.inspect.UnionType,
-)
-_NUMBERS: Final = (msgspec.inspect.IntType, msgspec.inspect.FloatType)
-_CONTAINERS: Final = (
-    msgspec.inspect.ListType,
-    msgspec.inspect.SetType,
-    msgspec.inspect.FrozenSetType,
-    msgspec.inspect.VarTupleType,
-    msgspec.inspect.TupleType,
-    msgspec.inspect.DictType,
-)
-
-
-def _is_number(shape: msgspec.inspect.Type) -> bool:
-    """Whether a value is a number or a bare scalar beside one, so that looking at it once checks it."""
-    parts = _parts(shape, [])
-    return all(isinstance(part, (*_TEXT_LIKE, *_NUMBERS)) for part in parts) and any(
-        isinstance(part, _NUMBERS) for part in parts
-    )
-
-
-def _needs_reading_back(shape: msgspec.inspect.Type) -> bool:
-    """Whether `convert` may let something through that would be read as something else.
-
-    It does where numbers stand in containers (NaN, integers beyond 2^53), with Any, and with models, whose
-    fields it trusts.
-    """
-    if _is_number(shape):
-        return False
-    return not all(isinstance(part, (*_TEXT_LIKE, *_CONTAINERS)) for part in _parts(shape, []))
-
-
-def _is_model(shape: msgspec.inspect.Type) -> bool:
-    """Whether a type is a model that is an object in JSON, so that its fields can be the data."""
-    info = msgspec.inspect
-    if isinstance(shape, info.Metadata):
-        return _is_model(shape.type)
-    if isinstance(shape, info.StructType):
-        return not shape.array_like
-    if isinstance(shape, info.CustomType):
-        return is_pydantic(shape.cls) and not getattr(shape.cls, "__pydantic_root_model__", False)
-    return isinstance(shape, (info.DataclassType, info.TypedDictType))
-
-
-# Values
-
-
-def _write(value: Any) -> Any:
-    """msgspec's hook: what to write for a pydantic model."""
-    if is_pydantic(cast("Any", type(value))):
-        return model_fields(value)
-    if value is None:
-        # None needs no hook, unless it took the place of a key.
-        raise TypeError("keys of mappings have to be text")
-    # Reading it back finds the place, and refuses it.
-    return None
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """msgspec's hook: a pydantic model from parsed JSON."""
-    if kind is object:
-        return value
-    # As JSON, since pydantic's strict mode takes text for a datetime only there.
-    return _validated(kind.model_validate_json, msgspec.json.encode(value))
-
-
-def _adopt(kind: Any, value: Any) -> Any:
-    """msgspec's hook: a pydantic model from what a producer passed instead of one."""
-    if kind is object or isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
-    return _validated(kind.model_validate, value)
-
-
-def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return validate(value)
-    except ValueError as error:
-        # pydantic's own text quotes the input.
-        errors = getattr(error, "errors", None)
-        if errors is None:
-            raise
-        first = errors(include_url=False, include_context=False, include_input=False)[0]
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise ValueError(f"{first['msg']} - at `${path}`") from None
-
-
-def _explain(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Return the path and the fault that msgspec or a hook reports, without the value."""
-    message, path = str(error), ""
-    while match := _PATH.search(message):
-        message = message[: match.start()]
-        # A hook's own path comes before that of the place where the hook was called.
-        path += match[1] if "`key` in" not in match[0] else match[1] + "[key]"
-    if field := _FIELD.match(message):
-        path = f"{path}.{field[2]}"
-        message = "missing" if field[1] == "missing required" else "unknown field"
-    elif _QUOTED_VALUE.match(message):
-        message = "none of the allowed values"
-    message = message.replace("`", "")
-    return path.replace("[...]", "[…]"), message[:1].lower() + message[1:]
-
-
-def _check_number(value: Any, path: str) -> None:
-    kind = type(cast("object", value))
-    if kind is int:
-        if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
-            raise _Fault(path, "integer beyond 2^53, which loses digits in JavaScript; pass it as a string")
-    elif kind is float and not math.isfinite(value):
-        raise _Fault(path, "NaN and Infinity are not JSON")
-
-
-def _read_back(value: Any, text: str | bytes, decoder: msgspec.json.Decoder[Any]) -> None:
-    """Check that the text of a value reads as the value."""
-    try:
-        read = decoder.decode(text)
-    except msgspec.ValidationError:
-        # Where the fault is a NaN, which is written as null, say so.
-        _compare(value, value, "", 0)
-        raise
-    _compare(value, read, "", 0)
-
-
-def _compare(sent: Any, read: Any, path: str, depth: int) -> None:
-    """Check that what a worker would read is what was passed. Tuples and sets may become lists.
-
-    Raises:
-        _Fault: With the path of the first difference.
-    """
-    kind = type(cast("object", sent))
-    if kind is str or kind is bool or sent is None:
-        if sent != read:
-            raise _changed(sent, read, path)
-    elif kind is int or kind is float:
-        _check_number(sent, path)
-        if sent != read:
-            raise _changed(sent, read, path)
-    elif depth > MAX_DEPTH:
-        raise _Fault(path, f"nested deeper than {MAX_DEPTH} levels, or contains itself")
-    elif _is_mapping(sent):
-        _compare_mappings(sent, read, path, depth)
-    elif isinstance(sent, (list, tuple)):
-        if not isinstance(read, (list, tuple)):
-            raise _changed(sent, read, path)
-        pairs = zip(cast("list[Any]", sent), cast("list[Any]", read), strict=True)
-        for index, (one, other) in enumerate(pairs):
-            _compare(one, other, f"{path}[{index}]", depth + 1)
-    elif isinstance(sent, (set, frozenset)):
-        for item in cast("set[Any]", sent):
-            _check_number(item, f"{path}[…]")
-        if sent != read:
-            raise _changed(sent, read, path)
-    elif (fields := _fields(cast("Any", kind))) is not None:
-        if type(read) is not kind:
-            raise _changed(sent, read, path)
-        for field in fields:
-            _compare(getattr(sent, field), getattr(read, field), f"{path}.{field}", depth + 1)
-    elif sent != read and (type(read) is not kind or _has_equality(kind)):
-        # A class without equality of its own cannot be compared; its model has validated it.
-        raise _changed(sent, read, path)
-
-
-def _compare_mappings(sent: Mapping[Any, Any], read: Any, path: str, depth: int) -> None:
-    if not _is_mapping(read):
-        raise _changed(sent, read, path)
-    for key, item in sent.items():
-        inner = f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[…]"
-        if key not in read:
-            raise _Fault(inner, f"a key of type {type(key).__name__} would be read as text")
-        _check_number(item, inner)
-        _compare(item, read[key], inner, depth + 1)
-
-
-def _has_equality(kind: type) -> bool:
-    return any("__eq__" in vars(base) for base in kind.__mro__[:-1])
-
-
-def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
-    return isinstance(value, Mapping)
-
-
-@functools.lru_cache(maxsize=1024)
-def _fields(kind: Any) -> tuple[str, ...] | None:
-    """Return the names of a model's fields, None for what is no model."""
-    if issubclass(kind, msgspec.Struct):
-        return tuple(kind.__struct_fields__)
-    if dataclasses.is_dataclass(kind):
-        return tuple(field.name for field in dataclasses.fields(kind))
-    if is_pydantic(kind):
-        return tuple(name for name, field in kind.model_fields.items() if not field.exclude)
-    return None
-
-
-def _changed(sent: Any, read: Any, path: str) -> _Fault:
-    sent_kind, read_kind = type(sent).__name__, type(read).__name__
-    if sent_kind == read_kind:
-        return _Fault(path, f"this {sent_kind} would not be read back as it is")
-    if read is None:
-        return _Fault(path, f"{sent_kind} is nothing that JSON can hold")
-    return _Fault(path, f"{sent_kind} would be read back as {read_kind}; annotate it, or pass {read_kind}")
