@@ -414,7 +414,7 @@ def _job_kind(hint: Any) -> str | None:
     kind = origin or hint
     # By name: `job.py` leads here by way of `queue.py`.
     for base in kind.__mro__ if isinstance(kind, type) else ():
-        if (base.__module__, base.__name__) in {("toril.job", "Job"), ("toril.sync", "SyncJob")}:
+        if (base.__module__, base.__name__) in {("toril.job", "Job"), ("toril.sync_job", "SyncJob")}:
             return base.__name__
     return None
 
