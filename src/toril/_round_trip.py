@@ -1,7 +1,7 @@
 """Whether what was written of a value is read as that value, and where it is not.
 
 `convert` and the encoder let through what JSON cannot hold (NaN), what JavaScript cannot (integers beyond 2^53), and
-what another type would come out of (a tuple as a model's `Any`). Here the text is read again and the two are compared.
+what another type would come out of (a datetime under `Any` is read as text). So the text is read, and compared.
 """
 
 from __future__ import annotations
