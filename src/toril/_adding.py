@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 from ._wire import pack
 from .connection import Connection, Lane
@@ -39,6 +40,16 @@ _CALLS_IN_FLIGHT: Final = 2
 _WAITS: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 
 _Answer = str | int
+
+
+class _Call(NamedTuple):
+    """A call of a list. Its outcome is the answer, why there is none, or None where nothing was sent."""
+
+    records: Sequence[NewRecord]
+    receipt: Receipt
+    outcome: asyncio.Future[list[Any] | Exception | None]
+
+
 _Batch = list[tuple[NewRecord, "asyncio.Future[_Answer]"]]
 
 
@@ -83,17 +94,51 @@ class Adder:
                 self._loop.call_soon(self._start)
         return future
 
-    async def add_all(self, records: Sequence[NewRecord]) -> list[_Answer]:
-        """Add a list in one call; return ids or refusals.
+    async def add_all(
+        self, records: Sequence[NewRecord]
+    ) -> AsyncGenerator[tuple[Sequence[NewRecord], list[_Answer]]]:
+        """Add a list, in as many calls as it needs; yield the records of each with their ids or refusals.
 
         Raises:
             TorilError: As `Queue.add`.
         """
-        receipt = self._receipt()
+        taken = self._connection.take_idle(self._loop)
+        calls: deque[_Call] = deque()
+        start = 0
         try:
-            return await self._insist(records, receipt)
+            while start < len(records) or calls:
+                while start < len(records) and len(calls) < _CALLS_IN_FLIGHT:
+                    some = records[start : start + how_many(records, start)]
+                    start += len(some)
+                    calls.append(self._call(some, taken[0] if taken else None))
+                call = calls.popleft()
+                yield call.records, await self._answers_of(call)
         finally:
-            self._free_slots.append(receipt.slot)
+            if taken:
+                taken[1]()
+
+    def _call(self, records: Sequence[NewRecord], lane: Lane | None) -> _Call:
+        call = _Call(records, self._receipt(), self._loop.create_future())
+        if lane is None or not lane.is_open:
+            call.outcome.set_result(None)
+        else:
+
+            def answered(outcome: list[Any] | Exception) -> None:
+                if not call.outcome.done():
+                    call.outcome.set_result(outcome)
+
+            lane.send(pack(self._scripts.add_job_command(records, call.receipt)), 1, answered)
+        return call
+
+    async def _answers_of(self, call: _Call) -> list[_Answer]:
+        try:
+            outcome = await call.outcome
+            if isinstance(outcome, list):
+                answers: list[_Answer] = outcome[0]
+                return answers
+            return await self._insist(call.records, call.receipt, outcome)
+        finally:
+            self._free_slots.append(call.receipt.slot)
 
     async def drain(self) -> None:
         """Wait until everything that was handed in has been answered."""
@@ -115,7 +160,7 @@ class Adder:
         self._is_sequential = len(batch) == 1
         receipt = self._receipt()
         records = [record for record, _ in batch]
-        if self._lane is None and (taken := self._connection.take_idle()):
+        if self._lane is None and (taken := self._connection.take_idle(self._loop)):
             self._lane, self._give_back = taken
         self._in_flight += 1
         if self._lane is None:

@@ -169,16 +169,19 @@ class Connection:
         finally:
             self._give_back(clients, lane)
 
-    def take_idle(self) -> tuple[Lane, Callable[[], None]] | None:
+    def take_idle(self, loop: asyncio.AbstractEventLoop) -> tuple[Lane, Callable[[], None]] | None:
         """Take a connection that is open and idle, for calls behind each other; None if there is none just now.
+
+        Args:
+            loop: The running one. Asking for it is a system call before Python 3.12.
 
         Returns:
             The connection, and what gives it back once all its calls are answered.
         """
         if self._router is not None:
             return None
-        clients = self._of_loop()
-        if clients.idle and clients.idle[-1].is_fresh and clients.take_now():
+        clients = self._clients.get(loop)
+        if clients is not None and clients.idle and clients.idle[-1].is_fresh and clients.take_now():
             lane = clients.idle.pop()
             return lane, functools.partial(self._give_back, clients, lane)
         return None

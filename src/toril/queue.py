@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -172,7 +173,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             jobs: `NewJob`, or tuples (name, data) or (name, data, options).
 
         Raises:
-            As `add`; of a list of more than 500, calls before the failed one have added their jobs.
+            As `add`; of a list of more than 500, other calls than the failed one may have added their jobs.
         """
         members = [job if isinstance(job, NewJob) else _new_job(*job) for job in jobs]
         check_count(len(members), self.limits.jobs, f"queue {self.name!r}: the list")
@@ -193,12 +194,20 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
                 else (durability or options.durability)
             )
         added: list[Job[Any]] = []
-        while len(added) < len(records):
-            start = len(added)
-            some = records[start : start + how_many(records, start)]
-            answers = await (adder.add_all(some) if durability is None else self._durably(some, durability))
-            added += map(self._added, answers, some)
+        calls = adder.add_all(records) if durability is None else self._add_durably(records, durability)
+        async with aclosing(calls):
+            async for some, answers in calls:
+                added += map(self._added, answers, some)
         return added
+
+    async def _add_durably(
+        self, records: list[NewRecord], durability: str
+    ) -> AsyncGenerator[tuple[Sequence[NewRecord], list[str | int]]]:
+        start = 0
+        while start < len(records):
+            some = records[start : start + how_many(records, start)]
+            yield some, await self._durably(some, durability)
+            start += len(some)
 
     async def add_stored(
         self, name: str, data: str, options: PreparedOptions, returns: Callable[[Any], Any] | None = None

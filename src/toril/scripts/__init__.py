@@ -99,12 +99,21 @@ class Scripts:
         Returns:
             Per finished job 0 or a negative refusal, which has changed nothing; and the answer to the fetch.
         """
+        rules: dict[tuple[str, str, str, str], int] = {}
         args: list[Any] = []
         for job in finished:
-            args += job[:6]
-            args += (job.keep.count, job.keep.age, job.keep.limit)
+            keep = job.keep
+            rule = rules.setdefault((job.target, keep.count, keep.age, keep.limit), len(rules) + 1)
+            failure = dumps([job.stacktrace, job.attempts]) if job.target == "failed" else ""
+            args += (job.job_id, job.token, rule, job.value, failure)
         answer = await self._run(
-            "move_to_finished", keysets.MOVE_TO_FINISHED, now_ms, *fetch.args(), metrics_points, *args
+            "move_to_finished",
+            keysets.MOVE_TO_FINISHED,
+            now_ms,
+            *fetch.args(),
+            metrics_points,
+            dumps(list(rules)),
+            *args,
         )
         return answer[0], _fetched(answer, 1)
 

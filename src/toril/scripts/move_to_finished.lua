@@ -23,7 +23,8 @@
 --   ARGV[7]   limit_max    int     the worker's rate limit, or ""
 --   ARGV[8]   limit_ms     int     its window, or ""
 --   ARGV[9]   points       int     how many minutes of metrics are kept; 0 collects none
---   ARGV[10]  jobs         list    per job: id, token, "completed" or "failed", value, stack trace (JSON), attempts, keep count (-1 all), keep age (s, or ""), keep limit
+--   ARGV[10]  rules        JSON    a list of ["completed" or "failed", keep count (-1 all), keep age (s, or ""), keep limit]
+--   ARGV[11]  jobs         list    per job: id, token, which rule, value, failure (JSON: its stack traces as JSON and the attempts) or ""
 --   returns   {codes, ttl_ms, due_ms, closed, id, record, id, record, …}; per job 0 | ERR_JOB_NOT_FOUND | ERR_LOCK_NOT_FOUND | ERR_JOB_NOT_IN_STATE | ERR_PENDING_CHILDREN | ERR_LOCK_MISMATCH | ERR_FAILED_CHILDREN
 --   events    completed          jobId, returnvalue, prev
 --   events    failed             jobId, failedReason, prev
@@ -49,7 +50,7 @@ local keys = {
 }
 local base, now_ms, want, points = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[9])
 local worker = { token = ARGV[4], lock_ms = ARGV[5], name = ARGV[6], limit_max = ARGV[7], limit_duration = ARGV[8] }
-local FIELDS = 9
+local FIRST, FIELDS = 11, 5
 
 local settings = redis.call('HMGET', keys.meta, 'opts.maxLenEvents', 'concurrency')
 local is_trimmed = false
@@ -62,13 +63,21 @@ local function trim_events()
   end
 end
 
-local jobs = {}
-for at = 10, #ARGV, FIELDS do
-  local id = ARGV[at]
+local rules = {}
+for i, rule in ipairs(cjson.decode(ARGV[10])) do
+  rules[tostring(i)] = {
+    target = rule[1], keep = { count = tonumber(rule[2]), age = tonumber(rule[3]), limit = tonumber(rule[4]) },
+  }
+end
+local jobs, NO_FAILURE = {}, {}
+for at = FIRST, #ARGV, FIELDS do
+  local id, rule, failure = ARGV[at], rules[ARGV[at + 2]], NO_FAILURE
+  if ARGV[at + 4] ~= '' then
+    failure = cjson.decode(ARGV[at + 4])
+  end
   jobs[#jobs + 1] = {
-    id = id, key = base .. id, token = ARGV[at + 1], target = ARGV[at + 2], value = ARGV[at + 3],
-    stacktrace = ARGV[at + 4], attempts = tonumber(ARGV[at + 5]),
-    keep = { count = tonumber(ARGV[at + 6]), age = tonumber(ARGV[at + 7]), limit = tonumber(ARGV[at + 8]) },
+    id = id, key = base .. id, token = ARGV[at + 1], target = rule.target, keep = rule.keep, value = ARGV[at + 3],
+    stacktrace = failure[1], attempts = failure[2],
   }
 end
 
