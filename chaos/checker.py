@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
+from toril import Connection, fsck
+
 from .ledger import read
-from .stage import PREFIX, WORKER, Stage
+from .stage import PREFIX, QUEUE, WORKER, Stage
 
 __all__ = ["Verdict", "judge"]
 
@@ -80,6 +82,7 @@ async def judge(stage: Stage) -> Verdict:
     async with stage.look() as client:
         states, records = await dump(client, verdict)
         await _check_events(client, states, records, verdict)
+    await _check_queue(stage, verdict)
     _check_ledger(stage, stories, states, records, verdict)
     verdict.errors = sum(line["e"] == "error" for line in lines)
     alive = [one.pid for one in stage.workers]
@@ -184,6 +187,15 @@ async def _check_events(
         if event == "completed" and value != records.get(job_id, {}).get("returnvalue", value)
     ]
     _note(verdict, "I6 a result that is not the winner's", other)
+
+
+async def _check_queue(stage: Stage, verdict: Verdict) -> None:
+    """All that `toril doctor --fsck` looks at."""
+    async with Connection(f"redis://127.0.0.1:{stage.port}") as connection:
+        found = await fsck.check(connection, QUEUE, most=200)
+    for invariant in sorted({one.invariant for one in found}):
+        some = [one for one in found if one.invariant == invariant]
+        verdict.violations.append(f"fsck {invariant}: {len(some)}, such as {some[0].text} ({some[0].key})")
 
 
 def _check_ledger(

@@ -31,7 +31,7 @@ from toril.scripts.loader import load
 from .ledger import Ledger, read
 from .proxy import Proxy
 
-__all__ = ["Client", "Plan", "Running", "SkipCellError", "Stage", "staged"]
+__all__ = ["PREFIX", "QUEUE", "WORKER", "Client", "Plan", "Running", "SkipCellError", "Stage", "staged"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 QUEUE: Final = "chaos"

@@ -46,6 +46,9 @@ CELLS: Final[dict[str, Cell]] = {}
 
 ABSENT: Final[dict[str, str]] = {
     "30": "nothing that happens to a process: `tests/interop/test_cron.py` compares DST with BullMQ",
+    "36": "a million jobs: `make bench SCALE=1`, in [performance](performance.md)",
+    "40": "2,000 queues: likewise",
+    "41": "200 workers: likewise",
     "43": "no dashboard in the library",
     "44": "no older release of toril exists; mixed fleets with BullMQ are row 42",
 }
