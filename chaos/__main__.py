@@ -60,7 +60,11 @@ def main() -> int:
     )
     options = parser.parse_args()
     names = [name for name in options.cells.split(",") if name]
-    wanted = [key for key in CELLS if not names or key in names or key.rstrip("abcdefgh") in names]
+    wanted = [
+        key
+        for key in dict.fromkeys([*SMOKE, *CELLS])
+        if not names or key in names or key.rstrip("abcdefgh") in names
+    ]
     if options.smoke:
         wanted = [*SMOKE]
     if unknown := [

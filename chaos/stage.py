@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import re
 import shutil
@@ -59,8 +58,6 @@ class Plan:
         producer: Further options of the producer, see `chaos.producer`.
         proxied: Whether workers and producer reach the server through the proxy.
         settle: How long after the last fault all jobs must have ended.
-        prefix_command: Before each worker's command, such as `faketime`.
-        environment: For each worker.
     """
 
     workers: int = 3
@@ -71,8 +68,6 @@ class Plan:
     producer: dict[str, Any] = field(default_factory=dict[str, Any])
     proxied: bool = True
     settle: float = 30.0
-    prefix_command: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 WORKER: Final[dict[str, Any]] = {
@@ -89,7 +84,7 @@ WORKER: Final[dict[str, Any]] = {
 class Running:
     """A process of the cell. What it prints is kept in a file."""
 
-    def __init__(self, command: Sequence[str], output: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], output: Path) -> None:
         self.output = output
         with output.open("ab") as file:
             self.process = subprocess.Popen(
@@ -98,7 +93,6 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
             )
 
     @property
@@ -187,8 +181,8 @@ class Stage:
         """Where workers and producer find the server."""
         return self.proxy.url if self.plan.proxied else f"redis://127.0.0.1:{self.port}"
 
-    def start_worker(self, url: str | None = None, **options: Any) -> Running:
-        """Start one more worker."""
+    def start_worker(self, url: str | None = None, under: Sequence[str] = (), **options: Any) -> Running:
+        """Start one more worker, perhaps under another program."""
         settings = {
             "url": url or self.url,
             "queue": QUEUE,
@@ -197,19 +191,15 @@ class Stage:
             **self.plan.worker,
             **options,
         }
-        return self._start("worker", settings)
+        return self._start("worker", settings, under)
 
-    def _start(self, role: str, settings: dict[str, Any]) -> Running:
+    def _start(self, role: str, settings: dict[str, Any], under: Sequence[str] = ()) -> Running:
         if settings.pop("client", self.client) == "bullmq":
             command = ["node", str(ROOT / "interop" / "chaos.js"), role, json.dumps(settings)]
         else:
             warnings = ["-W", "default::ResourceWarning"]
             command = [sys.executable, *warnings, "-m", f"chaos.{role}", json.dumps(settings)]
-        environment: dict[str, str] = {}
-        if role == "worker":
-            command = [*self.plan.prefix_command, *command]
-            environment = self.plan.environment
-        running = Running(command, self.directory / f"{role}-{len(self.everyone)}.out", environment)
+        running = Running([*under, *command], self.directory / f"{role}-{len(self.everyone)}.out")
         self.everyone.append(running)
         if role == "worker":
             self.workers.append(running)
@@ -258,7 +248,7 @@ class Stage:
         """Note that it is over: from now on every worker has to come back."""
         self.book.write("healed", what=what)
 
-    async def ready(self, count: int = 1, seconds: float = 30) -> None:
+    async def ready(self, count: int = 1, seconds: float = 120) -> None:
         """Wait until so many workers are ready and some jobs have run."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
+import sys
+import time
 from collections import Counter
+from typing import Any
+
+import redis.asyncio
 
 from chaos.ledger import read
-from chaos.stage import Plan, Stage
+from chaos.stage import Plan, Running, Stage
+from toril.embedded import EmbeddedServer, find_binary
 
 from ._registry import cell
 
@@ -92,3 +100,133 @@ async def busy_server(stage: Stage) -> None:
         await client.execute_command("DEBUG", "SLEEP", "3")  # type: ignore[no-untyped-call]
         stage.healed("DEBUG SLEEP")
     await stage.pause(2.0)
+
+
+@cell("5", "server killed, and the end of its AOF torn off", Plan(persistence="aof"), clients=("toril",))
+async def tear_log(stage: Stage) -> None:
+    """What was torn off is lost, and finished jobs may run again; what is left is whole."""
+    stage.loses_data = True
+    for _ in range(stage.times(3)):
+        await stage.pause(1.5, 2.5)
+        log = max((stage.directory / "data").glob("appendonlydir/*.incr.aof"))
+        stage.fault("server ends")
+        await asyncio.to_thread(stage.server.kill)
+        with log.open("r+b") as file:
+            file.truncate(max(0, log.stat().st_size - stage.chance.randint(1, 50_000)))
+        await asyncio.to_thread(stage.server.start)
+        stage.healed("server is back")
+    await stage.pause(1.0)
+
+
+@cell(
+    "25",
+    "a server that evicts keys (`allkeys-lru`)",
+    Plan(config={"maxmemory-policy": "allkeys-lru"}),
+    clients=("toril",),
+)
+async def evict(stage: Stage) -> None:
+    """Nothing is harmed yet: what counts is that a worker warns, and that the doctor finds it."""
+    if "maxmemory-policy" not in stage.words() and "evict" not in stage.words():
+        stage.faults.append("no worker has warned")
+    doctor = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "toril.cli", "doctor",
+        env={**os.environ, "TORIL_URL": f"redis://127.0.0.1:{stage.port}"},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await doctor.communicate()
+    if doctor.returncode != 1 or b"evict" not in said:
+        stage.faults.append(f"toril doctor: exit code {doctor.returncode}")
+
+
+@cell(
+    "26",
+    "disk full: the server cannot save, and refuses writes (`MISCONF`) for 5 s",
+    Plan(persistence="rdb", config={"enable-protected-configs": "yes"}),
+)
+async def fill_disk(stage: Stage) -> None:
+    """A file of a name that is a directory's cannot be written, as on a full disk."""
+    (stage.directory / "data" / "full").mkdir()
+    async with stage.look() as client:
+        await client.config_set("save", "3600 1")
+        await client.config_set("dbfilename", "full")
+        stage.fault("MISCONF")
+        await client.bgsave()
+        await asyncio.sleep(5)
+        info = await client.info("persistence")
+        if info["rdb_last_bgsave_status"] != "err":
+            stage.faults.append("the server has saved all the same")
+        await client.config_set("dbfilename", "dump.rdb")
+        await client.bgsave()
+        while (await client.info("persistence"))["rdb_last_bgsave_status"] != "ok":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        stage.healed("MISCONF")
+    await stage.pause(2.0)
+
+
+@cell("27", "the server forgets everything (FLUSHALL) while jobs run")
+async def forget_all(stage: Stage) -> None:
+    stage.loses_data = True
+    async with stage.look() as client:
+        for _ in range(stage.times(4)):
+            await stage.pause(1.0, 1.5)
+            stage.fault("FLUSHALL")
+            await client.flushall()
+            stage.healed("FLUSHALL")
+    await stage.pause(2.0)
+
+
+@cell(
+    "18",
+    "fail-over by Sentinel: the primary is killed",
+    Plan(workers=0),
+    clients=("toril",),
+    begins=False,
+    within=10,
+)
+async def fail_over(stage: Stage) -> None:
+    """Replication is asynchronous: what the replica had not got is lost, as with any client."""
+    stage.loses_data = True
+    replica = EmbeddedServer(config={"replicaof": f"127.0.0.1 {stage.port}"})
+    await asyncio.to_thread(replica.start)
+    stage.exits.callback(replica.stop)
+    port = await watch_over(stage)
+    url = f"redis+sentinel://127.0.0.1:{port}/main/0"
+    for _ in range(3):
+        stage.start_worker(url=url)
+    stage.start_producer(url=url)
+    await stage.ready(40)
+    await stage.pause(1.0)
+    stage.fault("primary ends")
+    began = time.monotonic()
+    await asyncio.to_thread(stage.server.kill)
+    stage.port = replica.port
+    async with stage.look() as client:
+        while (await client.info("replication"))["role"] != "master":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    stage.healed("replica rules")
+    stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
+    await stage.pause(8.0)
+
+
+async def watch_over(stage: Stage) -> int:
+    """Start a Sentinel over the stage's server; return its port, once it knows the replica."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    rules = stage.directory / "sentinel.conf"
+    rules.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {stage.directory}\n"
+        f"sentinel monitor main 127.0.0.1 {stage.port} 1\n"
+        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+    )
+    sentinel = Running([str(find_binary()), str(rules), "--sentinel"], stage.directory / "sentinel.log")
+    stage.exits.callback(sentinel.kill)
+    async with redis.asyncio.Redis(port=port, decode_responses=True) as client:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(redis.RedisError):
+                answer: Any = await client.execute_command("SENTINEL", "REPLICAS", "main")  # type: ignore[no-untyped-call]
+                if answer:
+                    return port
+            await asyncio.sleep(0.1)
+    raise RuntimeError("the Sentinel has found no replica within 30 s")

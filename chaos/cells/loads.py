@@ -1,0 +1,62 @@
+"""No fault, but much at once. What is measured is how long the server is kept from everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chaos.stage import QUEUE, Plan, Stage
+from toril import FlowJob, FlowProducer, NewJob, Queue
+
+from ._registry import cell
+
+# The load is the cell's own. Locks are long, since nothing dies here.
+QUIET = Plan(rate=20, worker={"lock_duration": 30, "stalled_interval": 10}, settle=120)
+
+
+async def longest(stage: Stage) -> None:
+    """Note the longest command of the server, in milliseconds."""
+    async with stage.look() as client:
+        slow: list[dict[str, Any]] = await client.slowlog_get(128)
+    stage.facts["longest_command_ms"] = round(max((row["duration"] for row in slow), default=0) / 1000, 1)
+
+
+@cell("37", "50,000 delayed jobs due at one moment", QUIET, clients=("toril",))
+async def all_due(stage: Stage) -> None:
+    stage.no_stalls = True
+    count = stage.times(50_000)
+    async with stage.look() as client, Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue:
+        await client.config_set("slowlog-log-slower-than", "5000")
+        for start in range(0, count, 1000):
+            await queue.add_bulk(
+                NewJob("work", {}, {"job_id": f"due-{start + number}", "delay": 5}) for number in range(1000)
+            )
+        stage.facts["delayed"] = count
+        await asyncio.sleep(5)
+        while await queue.get_delayed_count():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    await longest(stage)
+
+
+@cell("38", "a flow of 5,000 children, and one that is 50 deep", QUIET, clients=("toril",))
+async def large_flows(stage: Stage) -> None:
+    stage.no_stalls = True
+    count = stage.times(5000)
+    async with (
+        stage.look() as client,
+        Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue,
+        FlowProducer(connection=queue.connection) as flows,
+    ):
+        await client.config_set("slowlog-log-slower-than", "5000")
+        children = [FlowJob("work", QUEUE, {}, {"job_id": f"child-{number}"}) for number in range(count)]
+        wide = await flows.add(FlowJob("work", QUEUE, {}, {"job_id": "wide"}, children))
+        deep = FlowJob("work", QUEUE, {}, {"job_id": "level-0"})
+        for level in range(1, 50):
+            deep = FlowJob("work", QUEUE, {}, {"job_id": f"level-{level}"}, [deep])
+        bottom = await flows.add(deep)
+        await wide.job.result(timeout=100)
+        await bottom.job.result(timeout=100)
+        values = await wide.job.get_children_values()
+        if len(values) != count:
+            stage.faults.append(f"I11 the parent has {len(values)} results of {count}")
+    await longest(stage)
