@@ -105,7 +105,7 @@ def caption(lines: list[dict[str, Any]]) -> str:
     made = sorted({str(line.get("machine", "")) for line in lines})
     return (
         f"{greens} of {len(toril_lines)} cells are green for toril, over {jobs:,} jobs; {minutes:.0f} minutes, "
-        f"two or so at a time. Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}, on "
+        f"several at a time. Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}, on "
         f"{os.cpu_count()} processors{_allowed(lines)}. Made by `make chaos`: {'; '.join(made)}. "
         "Each line with its seed: `chaos/results/matrix.jsonl`."
     )

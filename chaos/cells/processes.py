@@ -38,6 +38,8 @@ async def kill_producers(stage: Stage) -> None:
         bulks = await bulks_of(client)
     torn = [bulk for bulk, count in bulks.items() if count != 1000]
     stage.facts["bulks"], stage.facts["partial"] = len(bulks), len(torn)
+    if not bulks:
+        stage.faults.append("no bulk had begun when its producer was killed: nothing is proved")
     if torn:
         stage.faults.append(f"I1 {len(torn)} bulks are there in part, such as {torn[0]}")
 
