@@ -105,19 +105,50 @@ async def test_processors_are_chosen_by_name(queue: Queue) -> None:
         assert await ended(*jobs) == [3, "MOO", 2]
 
 
-async def test_a_name_that_nobody_knows_is_a_failed_attempt(queue: Queue) -> None:
-    """The reason says which names this worker knows, and what may be missing."""
+async def test_a_job_of_an_unknown_name_is_put_off(
+    queue: Queue, other_queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Uncounted, with one warning per name, and without holding up others; a worker that knows it runs it."""
 
     @queue.processor("known")
-    async def known() -> None: ...
+    async def known() -> str:
+        return "ran"
 
+    unknown = [await queue.add("unknown") for _ in range(3)]
+    job = await known.add()
+    with caplog.at_level(logging.WARNING, "toril.worker"):
+        async with Worker(queue, max_started_attempts=1):
+            assert await ended(job) == ["ran"]
+    for one in unknown:
+        await one.refresh()
+        assert await one.get_state() == "delayed"
+        assert 15_000 <= one.delay <= 30_000
+        assert (one.attempts_made, one.attempts_started, one.failed_reason) == (0, 0, None)
+    assert len({one.delay for one in unknown}) > 1
+    (warning,) = [record.getMessage() for record in caplog.records if "no processor" in record.getMessage()]
+    assert warning.startswith(
+        f"queue 'tests': no processor 'unknown' for job {unknown[0].id}; this worker knows 'known'. "
+    )
+    assert "import the module that defines it" in warning
+
+    @other_queue.processor("unknown")
+    async def newer(job: Job) -> int:
+        return job.attempts_started
+
+    for one in unknown:
+        await one.promote()
+    async with Worker(other_queue, max_started_attempts=1):
+        assert await ended(*unknown) == [1, 1, 1]
+
+
+async def test_a_worker_that_knows_no_name_puts_all_off(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that forgot to import its processors loses nothing by it."""
     job = await queue.add("unknown")
     async with Worker(queue):
-        (error,) = await ended(job)
-    assert error.failed_reason == (
-        "no processor 'unknown' in queue 'tests'; this worker knows 'known'; "
-        "is the module that defines it imported by the worker?"
-    )
+        await until("the job is put off", job.is_delayed)
+    assert "this worker knows none" in caplog.text
 
 
 async def test_data_that_does_not_fit_fails_for_good(queue: Queue) -> None:

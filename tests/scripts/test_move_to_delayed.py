@@ -45,6 +45,17 @@ async def test_a_job_that_asks_to_run_later_has_not_failed(room: Room) -> None:
     assert await room.job("1") == {**before, "delay": "1000"}
 
 
+async def test_a_job_that_no_processor_has_seen_was_not_started(room: Room) -> None:
+    """The start that the fetch has counted is taken back."""
+    await room.start(record())
+    before = await room.job("1")
+    assert before["ats"] == "1"
+
+    await room.scripts.move_to_delayed(NOW, "1", TOKEN, 1_000, counts=False, was_started=False)
+
+    assert await room.job("1") == {**before, "delay": "1000", "ats": "0"}
+
+
 async def test_a_delay_of_nothing_is_due_at_once(room: Room) -> None:
     """It is due now, and the next fetch takes it."""
     await room.start(record())

@@ -43,6 +43,7 @@ from . import threads
 from .claims import Claim, Settings
 from .patience import Patience
 from .threads import Threads
+from .unknown import PutOff, UnknownNames
 
 __all__ = ["Process", "Running"]
 
@@ -90,6 +91,7 @@ class Running:
         self._dropped = dropped
         self._limited = limited
         self._tell = tell
+        self._unknown = UnknownNames(queue)
         self._threads = Threads(f"toril-{queue.name}")
         # Asking for it costs a system call before Python 3.12, which is too much for each job.
         self._loop = asyncio.get_running_loop()
@@ -252,6 +254,9 @@ class Running:
             raise UnrecoverableError(str(error)) from error
         if job.deferred_failure is not None:
             raise UnrecoverableError(job.deferred_failure)
+        processor = self._queue.processors.get(job.name)
+        if self._process is None and processor is None:
+            raise self._unknown.put_off(job)
         most = self._settings.max_started_attempts
         if most is not None and job.attempts_started > most:
             raise UnrecoverableError("job started more than allowable limit")
@@ -259,13 +264,7 @@ class Running:
             if self._is_async:
                 return await self._process(job)
             return await self._in_thread(self._process, job)
-        processor = self._queue.processors.get(job.name)
-        if processor is None:
-            known = ", ".join(map(repr, self._queue.processors)) or "none"
-            raise LookupError(
-                f"no processor {job.name!r} in queue {self._queue.name!r}; this worker knows {known}; "
-                "is the module that defines it imported by the worker?"
-            )
+        assert processor is not None
         return await self._call_typed(processor, job)
 
     async def _call_typed(self, processor: Processor[..., Any], job: Job[Any]) -> Any:
@@ -322,7 +321,14 @@ class Running:
             return
         await self._insist(
             claim,
-            lambda: self._queue.scripts.move_to_delayed(now_ms, job.id, claim.token, delay_ms, counts=False),
+            lambda: self._queue.scripts.move_to_delayed(
+                now_ms,
+                job.id,
+                claim.token,
+                delay_ms,
+                counts=False,
+                was_started=not isinstance(error, PutOff),
+            ),
         )
         self._dropped(claim)
 

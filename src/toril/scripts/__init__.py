@@ -145,10 +145,13 @@ class Scripts:
         delay_ms: int,
         *,
         counts: bool,
+        was_started: bool = True,
         failed_reason: str = "",
         stacktrace: str = "",
     ) -> None:
         """Let an active job run later; `counts` says whether this was an attempt.
+
+        Without `was_started` it is not even counted as a start: no processor has seen the job.
 
         Raises:
             JobNotFoundError, LockLostError, JobNotInStateError: See `errors`.
@@ -160,7 +163,7 @@ class Scripts:
             job_id,
             token,
             delay_ms,
-            "1" if counts else "0",
+            "1" if counts else "0" if was_started else "-1",
             failed_reason,
             stacktrace,
         )

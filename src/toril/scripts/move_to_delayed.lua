@@ -12,7 +12,7 @@
 --   ARGV[3]  job_id       string
 --   ARGV[4]  token        string  proof of the claim
 --   ARGV[5]  delay_ms     int     from now
---   ARGV[6]  counts       string  "1": this was an attempt, "0": it was not
+--   ARGV[6]  counts       string  "1": this was an attempt, "0": it was not, "-1": nor was it a start
 --   ARGV[7]  failed_reason  string  raw text; written only where there is a stack trace
 --   ARGV[8]  stacktrace   string  JSON, or "" where nothing failed
 --   returns  0 moved | ERR_JOB_NOT_FOUND | ERR_LOCK_NOT_FOUND | ERR_LOCK_MISMATCH | ERR_JOB_NOT_IN_STATE
@@ -45,6 +45,8 @@ if redis.call('LREM', active, -1, job_id) == 0 then
 end
 if counts == '1' then
   count_attempt(job_key)
+elseif counts == '-1' then
+  redis.pcall('HINCRBY', job_key, 'ats', -1)
 end
 redis.call('HSET', job_key, 'delay', delay_ms)
 local max_len = max_events(meta, redis.call('HGET', meta, 'opts.maxLenEvents'))
