@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.patience import within
-from toril import ConnectionLostError, Job, Queue, ServerUnreachableError
+from toril import ConnectionLostError, Job, Queue, ServerUnreachableError, Worker
 from toril.embedded import EmbeddedServer
 
 
@@ -128,6 +128,42 @@ async def test_a_call_whose_answers_never_come(
             await producer.add("n")
         assert robbed.calls == 3
     assert len(await stored(queue)) == 1
+
+
+async def test_what_a_processor_writes_is_written_although_answers_are_lost(
+    thief: tuple[Thief, str], queue: Queue, prefix: str
+) -> None:
+    """Progress and data are written twice if need be, which is once."""
+    robbed, url = thief
+    job_id = (await queue.add("n")).id
+    async with Queue("tests", connection=url, prefix=prefix) as other:
+        job = await Worker(other, print).get_next_job()
+        assert job is not None
+        robbed.steals = lambda call: robbed.stolen < 2
+        await job.update_progress({"pct": 5})
+        robbed.steals = lambda call: robbed.stolen < 4
+        await job.update_data({"n": 7})
+    assert robbed.stolen == 4
+    written = await queue.get_job_or_raise(job_id)
+    assert (written.progress, written.data) == ({"pct": 5}, {"n": 7})
+
+
+async def test_what_is_not_the_same_when_written_twice_is_written_once(
+    thief: tuple[Thief, str], queue: Queue, prefix: str
+) -> None:
+    """A log row; and what is written without a lock, in between which others may write."""
+    robbed, url = thief
+    job_id = (await queue.add("n")).id
+    async with Queue("tests", connection=url, prefix=prefix) as other:
+        job = await Worker(other, print).get_next_job()
+        assert job is not None
+        outsider = await other.get_job_or_raise(job_id)
+        robbed.steals = lambda call: True
+        calls = robbed.calls
+        for write in (job.log("row"), outsider.update_data(1), outsider.update_progress(1)):
+            with pytest.raises(ConnectionLostError):
+                await write
+        assert robbed.calls == calls + 3
 
 
 async def test_a_server_that_is_not_there() -> None:

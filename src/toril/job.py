@@ -7,13 +7,23 @@ writes is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from . import options as options_module
+from ._loops.patience import Patience
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads
-from .errors import ConfigurationError, JobFailedError, SerializationError, refusal
+from .errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    JobFailedError,
+    SerializationError,
+    ServerRefusedError,
+    refusal,
+)
 from .job_children import JobChildren
 from .limits import check_size
 from .options import KeepRule, Parent, StoredOptions, Telemetry, expanded, prepare
@@ -24,6 +34,9 @@ if TYPE_CHECKING:
     from .queue import Queue
 
 __all__ = ["Job"]
+
+# Seconds for which a processor's writes are tried again; a worker consumes again within 5 s of the server's return.
+_PERSISTENCE: Final = 8.0
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -321,38 +334,44 @@ class Job(JobChildren, Generic[R_co]):
     async def update_progress(self, progress: Any) -> None:
         """Report how far the job is: a number, or any JSON.
 
+        In a processor it is tried again for some seconds where the connection breaks: twice is once, though the
+        event may come twice.
+
         Raises:
             SerializationError: It is not JSON, or larger than `Limits.progress` (64 KiB).
             JobNotFoundError: The job is gone.
             LockLostError: Another worker has the job, or soon will.
+            ConnectionLostError: No answer came. It may or may not have been written.
         """
         text = dumps(progress, f"job {self.id!r}: progress")
         check_size(text, self.queue.limits.progress, f"job {self.id!r}: progress", "Limits.progress")
-        await self.queue.scripts.update_progress(self.id, self._token, text)
+        await self._insist("progress", lambda: self.queue.scripts.update_progress(self.id, self._token, text))
         self._record["progress"] = text
         if self._on_progress is not None:
             self._on_progress(self, progress)
 
     async def update_data(self, data: Any) -> None:
-        """Replace the payload.
+        """Replace the payload. In a processor it is tried again as `update_progress` is.
 
         Raises:
             SerializationError: It is not JSON, or larger than `Limits.data` (1 MiB).
-            JobNotFoundError, LockLostError: As `update_progress`.
+            JobNotFoundError, LockLostError, ConnectionLostError: As `update_progress`.
         """
         text = dumps(data, f"job {self.id!r}: data")
         check_size(text, self.queue.limits.data, f"job {self.id!r}: data", "Limits.data")
-        await self.queue.scripts.update_data(self.id, self._token, text)
+        await self._insist("data", lambda: self.queue.scripts.update_data(self.id, self._token, text))
         self._record["data"] = text
         self._data = _UNREAD
 
     async def log(self, row: str) -> int:
         """Append a row to the job's log and return how many there are.
 
-        A row beyond `Limits.log_row` (8 KiB) is cut, and ends in `…`.
+        A row beyond `Limits.log_row` (8 KiB) is cut, and ends in `…`. It is not tried again where the connection
+        breaks, since the row could then be there twice.
 
         Raises:
             JobNotFoundError, LockLostError: As `update_progress`.
+            ConnectionLostError: No answer came. The row may or may not be there; calling again may write it twice.
         """
         if not isinstance(row, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"job {self.id!r}: a log row is text, got {type(row).__name__}")
@@ -503,6 +522,26 @@ class Job(JobChildren, Generic[R_co]):
         """Keep the job ours for another `duration`, counted from now; False where it is ours no longer."""
         lock_ms = milliseconds(duration, "duration")
         return not await self.queue.scripts.extend_locks(lock_ms, [(self.id, self._token)])
+
+    async def _insist(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
+        """Write something that may be written twice, through faults of the connection that last a few seconds.
+
+        Only under a lock: without one, a second try could undo what somebody else has written in between.
+        """
+        patience = Patience(f"job {self.id!r} in queue {self.queue.name!r}: writing its {what}")
+        until = time.monotonic() + _PERSISTENCE
+        while True:
+            try:
+                await write()
+            except (ConnectionLostError, ServerRefusedError) as error:
+                # A server that has just come back may refuse for a while, as when it loads its data.
+                is_lost = patience.failures > 0 or isinstance(error, ConnectionLostError)
+                if not self._token or not is_lost or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(patience.failed(error))
+            else:
+                patience.worked()
+                return
 
     async def _finish(self, end: FinishedJob) -> None:
         fetch = Fetch(0, "0", 0)
