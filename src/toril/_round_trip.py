@@ -29,6 +29,7 @@ class Fault(Exception):
 
 
 def check_number(value: Any, path: str) -> None:
+    """Raise `Fault` where a number is none that JSON and JavaScript can hold; other values pass."""
     kind = type(cast("object", value))
     if kind is int:
         if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:

@@ -50,6 +50,11 @@ _FIELD: Final = re.compile(r"^Object (missing required|contains unknown) field `
 
 
 def shape_of(name: str, parameter: str, hint: Any) -> msgspec.inspect.Type:
+    """Return what msgspec makes of a parameter's annotation.
+
+    Raises:
+        ConfigurationError: It is no type for data; names the processor and the parameter.
+    """
     try:
         msgspec.json.Decoder(hint)
         shape = msgspec.inspect.type_info(hint)
