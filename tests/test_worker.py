@@ -1270,6 +1270,24 @@ async def test_a_wrong_password_ends_the_start(server: EmbeddedServer) -> None:
         with pytest.raises(ConfigurationError, match="password"):
             async with within("the refusal", 5):
                 await worker.run(handle_signals=False)
+        assert not worker.is_running
+        with pytest.raises(ConfigurationError, match="password"):
+            async with within("the refusal"), Worker("q", print, connection=url):
+                pytest.fail("the block is not entered")
+
+
+async def test_a_silent_server_does_not_hold_up_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`async with` waits to hear whether the worker is taken, but not for ever."""
+    monkeypatch.setattr("toril.worker._FIRST_TRY", 0.05)
+    asking: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda reader, writer: asking.append(writer), "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    async with within("the block, there and back"), Worker("q", print, connection=url) as worker:
+        assert worker.is_running
+        await until("the worker's question", lambda: asking)
+        silent.close()
+        for writer in asking:
+            writer.close()
 
 
 async def test_a_server_that_evicts_is_warned_about(

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
@@ -18,7 +18,7 @@ from ._listeners import Listeners, WorkerEvent
 from ._loops.claims import Claim, Settings
 from ._loops.fetching import Fetching, started
 from ._loops.heartbeat import Beat, Heartbeat
-from ._loops.patience import Patience
+from ._loops.patience import Patience, supervise
 from ._loops.running import Process, Running
 from ._loops.signals import heard
 from ._repeating import RepeatStrategy
@@ -43,6 +43,8 @@ __all__ = ["Worker", "WorkerEvent"]
 
 # After the grace, so long for handing jobs back.
 _LAST_WORDS: Final = 5.0
+# So long `async with` waits to hear whether the server takes the worker; one that is away may say nothing for longer.
+_FIRST_TRY: Final = 5.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -166,6 +168,7 @@ class Worker:
         self._running: Running | None = None
         self._is_paused = False
         self._is_over: asyncio.Event | None = None
+        self._has_tried = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Worker of {self.queue.qualified_name!r}, concurrency {self._settings.concurrency}>"
@@ -364,9 +367,25 @@ class Worker:
         return taken_back
 
     async def __aenter__(self) -> Self:
-        self._main = asyncio.get_running_loop().create_task(self.run(handle_signals=False))
-        # One turn, so that `stop` finds it running.
-        await asyncio.sleep(0)
+        """Start, and wait until the worker is ready; a server that is merely away is waited for inside the block.
+
+        Raises:
+            AuthenticationError, ConfigurationError: As `run`.
+        """
+        self._has_tried = asyncio.Event()
+        main = self._main = asyncio.get_running_loop().create_task(self.run(handle_signals=False))
+        trying = asyncio.ensure_future(self._has_tried.wait())
+        try:
+            await asyncio.wait({main, trying}, timeout=_FIRST_TRY, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            main.cancel()
+            await asyncio.wait({main})
+            raise
+        finally:
+            trying.cancel()
+        if main.done():
+            self._main = None
+            await main
         return self
 
     async def __aexit__(
@@ -415,8 +434,10 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in fetching.loops():
-                    group.create_task(self._supervise(name, loop))
-                stalled = group.create_task(self._supervise("stalled check", self._check_for_stalled))
+                    group.create_task(supervise(queue.name, name, loop, self._listeners.tell))
+                stalled = group.create_task(
+                    supervise(queue.name, "stalled check", self._check_for_stalled, self._listeners.tell)
+                )
                 logger.info(
                     "worker of queue %r at %s: ready, concurrency %d",
                     queue.name,
@@ -458,12 +479,14 @@ class Worker:
                 # password that is being changed.
                 raise
             except TorilError as error:
+                self._has_tried.set()
                 self._listeners.tell("error", error)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience.failed(error)):
                         await stop.wait()
             else:
                 patience.worked()
+                self._has_tried.set()
                 return
 
     async def _wind_down(self, fetching: Fetching) -> None:
@@ -500,19 +523,6 @@ class Worker:
             if not claim.is_ending and not claim.is_given_back:
                 claim.is_given_back = True
                 claim.cancel()
-
-    async def _supervise(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Keep a loop going. What it does not expect is logged, and it begins anew."""
-        patience = Patience(f"queue {self.queue.name!r}: {name}")
-        while True:
-            try:
-                await loop()
-            except Exception as error:
-                logger.exception("queue %r: %s failed unexpectedly; it goes on", self.queue.name, name)
-                self._listeners.tell("error", error)
-                await asyncio.sleep(patience.failed(error))
-            else:
-                return
 
     async def _check_for_stalled(self) -> None:
         if self._settings.skip_stalled_check:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
-__all__ = ["Patience"]
+__all__ = ["Patience", "supervise"]
 
 _SHORTEST: Final = 0.05
 _LONGEST: Final = 2.0
@@ -39,3 +41,26 @@ class Patience:
         if self.failures:
             logger.warning("%s: works again after %d failed tries", self._what, self.failures)
             self.failures = 0
+
+
+async def supervise(
+    queue: str, name: str, loop: Callable[[], Coroutine[Any, Any, None]], tell: Callable[..., None]
+) -> None:
+    """Keep a loop of a worker going. What it does not expect is logged, and it begins anew.
+
+    Args:
+        queue: The queue's name, for the log.
+        name: What the loop does, likewise.
+        loop: Runs it, until it has ended by itself.
+        tell: Calls the worker's listeners: (event, *arguments).
+    """
+    patience = Patience(f"queue {queue!r}: {name}")
+    while True:
+        try:
+            await loop()
+        except Exception as error:
+            logger.exception("queue %r: %s failed unexpectedly; it goes on", queue, name)
+            tell("error", error)
+            await asyncio.sleep(patience.failed(error))
+        else:
+            return
