@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import redis
 
 from tests.patience import like, within
-from toril import ConfigurationError, Connection, ConnectionLostError, Queue, ServerRefusedError
+from tests.test_queue import unused_port
+from toril import (
+    ConfigurationError,
+    Connection,
+    ConnectionLostError,
+    Queue,
+    ServerRefusedError,
+    ServerUnreachableError,
+)
+from toril.connection import explain
 from toril.embedded import EmbeddedServer
 
 Client: TypeAlias = Any
@@ -48,6 +58,23 @@ async def test_a_database_of_the_url(server_url: str, prefix: str, client: Clien
         await third.execute("SET", f"{prefix}:x", "3")
         assert await client.get(f"{prefix}:x") is None
         assert await third.execute("GET", f"{prefix}:x") == "3"
+
+
+@pytest.mark.parametrize("scheme", ["redis://127.0.0.1:{}", "redis+sentinel://127.0.0.1:{}/primary"])
+async def test_a_server_that_is_not_there_was_not_lost(scheme: str) -> None:
+    """The clients that open their connections themselves say "cannot reach" as well, before the first answer."""
+    url = scheme.format(unused_port())
+    async with Connection(url) as connection:
+        with pytest.raises(ServerUnreachableError, match="cannot reach"):
+            await connection.execute("PING")
+        with pytest.raises(redis.ConnectionError) as of_loop:
+            await connection.client.ping()
+        with pytest.raises(redis.ConnectionError) as of_thread, connection.sync_client() as client:
+            client.ping()
+    for caught in (of_loop, of_thread):
+        error = explain(caught.value, url)
+        assert isinstance(error, ServerUnreachableError)
+        assert str(error).startswith("cannot reach ")
 
 
 async def test_an_error_of_the_server_is_told_as_it_is(server_url: str) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import functools
 import logging
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -538,7 +539,7 @@ def explain(
     if isinstance(error, BusyLoadingError):
         return ServerRefusedError(f"{where}: the server is loading its data; try again in a moment")
     if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
-        if lost is ServerUnreachableError:
+        if lost is ServerUnreachableError or _is_about_connecting(error):
             return ServerUnreachableError(
                 f"cannot reach {where} ({_first_line(error)}); is the server running, and is the URL right? "
                 "`connection=` or TORIL_URL sets it, `toril doctor` looks into it"
@@ -553,6 +554,11 @@ def _is_about_password(error: RedisError) -> bool:
     return str(error).startswith(
         ("WRONGPASS", "NOAUTH", "invalid username-password", "Authentication required")
     )
+
+
+def _is_about_connecting(error: RedisError) -> bool:
+    # A client that opens its connection by itself raises the same classes before it is open and after.
+    return re.match(r"(Error( -?\d+)?|Timeout) connecting to |No master found ", str(error)) is not None
 
 
 def _first_line(error: BaseException) -> str:
