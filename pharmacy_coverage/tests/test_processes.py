@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dev.mongo import MongoServer
 
 from .support import Platform, eventually, sign_in
 
@@ -36,8 +37,8 @@ class Processes:
                 *(command or COMMANDS[name]), env=self._environment, stdout=log, stderr=log
             )
 
-    async def api(self) -> str:
-        """Start the web application. Returns its address when it answers."""
+    async def api(self, status: int = 200) -> str:
+        """Start the web application. Returns its address when its health has this status."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -49,7 +50,7 @@ class Processes:
         async def answers() -> bool:
             async with httpx.AsyncClient() as client:
                 with contextlib.suppress(httpx.TransportError):
-                    return (await client.get(f"{url}/healthz")).status_code == 200
+                    return (await client.get(f"{url}/healthz")).status_code == status
             return False
 
         await eventually(answers, "the API answers", 30, state=self.said)
@@ -202,3 +203,58 @@ async def test_orderly_restarts_under_load(platform: Platform, processes: Proces
         await sign_in(client, platform.mira)
         assert "Applicants to answer" in (await client.get("/pharmacy")).text
     assert len(told(platform)) == len(set(told(platform))) == 12
+
+
+async def test_mongodb_comes_later_than_everybody_else(
+    platform: Platform, mongo: MongoServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """API and relay wait for it, the one answering that it is not ready, and come up when it does."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        later = mongo.url.replace(f":{mongo.port}/", f":{place.getsockname()[1]}/")
+        assert later != mongo.url
+        processes = Processes(environment | {"MONGODB_URL": later}, tmp_path)
+        try:
+            await processes.start("relay")
+            url = await processes.api(503)
+            async with at(url) as client:
+                assert (await client.get("/healthz")).json() == {
+                    "status": "starting",
+                    "degraded": ["database"],
+                }
+                assert (await client.get("/shifts")).status_code == 503
+
+                async def is_waiting() -> bool:
+                    return (await processes.said()).count("trying until it is") >= 2
+
+                await eventually(is_waiting, "both have tried once", 60, state=processes.said)
+                assert processes.is_running("api")
+                assert processes.is_running("relay")
+
+                # Who asks here is told where the replica set is, which is all that the driver needs.
+                async def show(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                    there, back = await asyncio.open_connection("127.0.0.1", mongo.port)
+                    await asyncio.wait(
+                        [asyncio.create_task(_pass_on(*way)) for way in ((reader, back), (there, writer))],
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    writer.close()
+                    back.close()
+
+                async with await asyncio.start_server(show, sock=place):
+
+                    async def is_up() -> bool:
+                        return (await client.get("/healthz")).status_code == 200 and "relay: running" in (
+                            tmp_path / "relay.log"
+                        ).read_text()
+
+                    await eventually(is_up, "both have come up", 60, state=processes.said)
+                assert (await client.get("/sign-in")).status_code == 200
+        finally:
+            await processes.stop()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)

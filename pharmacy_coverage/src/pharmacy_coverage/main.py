@@ -3,8 +3,10 @@
     uvicorn pharmacy_coverage.main:create_app --factory --loop uvloop
 
 It writes MongoDB and reads the search cache. The queues' Redis is no part of any request but the operator's page.
+It waits for MongoDB at its start, and answers 503 meanwhile.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
@@ -27,6 +29,9 @@ from .shifts.routes import router as shifts
 
 __all__ = ["create_app"]
 
+FIRST_TRY_SECONDS = 5.0
+"""A start waits so long for MongoDB before it answers that it is not ready."""
+
 
 def create_app(settings: Settings | None = None, *, listeners: Sequence[CommandListener] = ()) -> FastAPI:
     """The application; settings come from the environment unless they are given."""
@@ -35,10 +40,18 @@ def create_app(settings: Settings | None = None, *, listeners: Sequence[CommandL
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with Services(chosen, listeners=listeners) as services, QueueWatch(chosen) as queue_watch:
-            await services.prepare()
             app.state.services = services
             app.state.queue_watch = queue_watch
-            yield
+            app.state.preparing = preparing = asyncio.create_task(services.prepare_when_there())
+            try:
+                # Without MongoDB it begins all the same, and says that it is not ready.
+                await asyncio.wait({preparing}, timeout=FIRST_TRY_SECONDS)
+                if preparing.done():
+                    preparing.result()
+                yield
+            finally:
+                preparing.cancel()
+                await asyncio.gather(preparing, return_exceptions=True)
 
     # No generated pages: they need inline scripts, which no page here has.
     app = FastAPI(

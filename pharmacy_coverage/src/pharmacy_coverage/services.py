@@ -5,10 +5,13 @@ The web application and the relay open one `Services` and close it. In a worker 
 """
 
 import asyncio
+import logging
+import random
 from collections.abc import Sequence
 from typing import Self
 from weakref import WeakKeyDictionary
 
+from pymongo.errors import ConnectionFailure
 from pymongo.monitoring import CommandListener
 
 from .applications.repository import ApplicationRepository, CalendarRepository
@@ -29,6 +32,11 @@ from .shifts.search import ShiftSearch
 from .shifts.service import ShiftService
 
 __all__ = ["Services", "current"]
+
+logger = logging.getLogger(__name__)
+
+# Seconds between tries to reach MongoDB at the start; each of them waits a few seconds itself.
+SHORTEST_WAIT, LONGEST_WAIT = 0.1, 2.0
 
 
 class Services:
@@ -82,6 +90,22 @@ class Services:
             ReportRepository,
         ):
             await self.database.prepare(repository.indexes)
+
+    async def prepare_when_there(self) -> None:
+        """Prepare as soon as MongoDB is there, however long that takes; what waiting does not mend is raised."""
+        wait = SHORTEST_WAIT
+        while True:
+            try:
+                await self.prepare()
+            except ConnectionFailure as error:
+                # PyMongo describes the whole topology behind the first line's comma.
+                logger.warning(
+                    "MongoDB is not there (%s); trying until it is", str(error).partition(",")[0][:200]
+                )
+                await asyncio.sleep(wait * random.uniform(0.5, 1))
+                wait = min(wait * 2, LONGEST_WAIT)
+            else:
+                return
 
     async def close(self) -> None:
         await self.cache.close()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pymongo.errors import PyMongoError
 
-from ..dependencies import Operator, ServicesDep
+from ..dependencies import Operator, ServicesDep, is_ready
 from ..web import page
 from .queues import QueueWatch
 
@@ -19,7 +19,9 @@ LATE_SECONDS = 60
 
 @router.get("/healthz")
 async def healthz(request: Request, services: ServicesDep) -> JSONResponse:
-    """200 while requests can be served, which needs MongoDB only; what else is amiss stands in `degraded`."""
+    """200 while requests can be served, which needs MongoDB and its indexes; `degraded` says what else is amiss."""
+    if not is_ready(request):
+        return JSONResponse({"status": "starting", "degraded": ["database"]}, 503)
     queue_watch: QueueWatch = request.app.state.queue_watch
     try:
         async with asyncio.timeout(2):
