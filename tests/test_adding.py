@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from tests.patience import within
 from toril import ConnectionLostError, Job, Queue, ServerUnreachableError, Worker
@@ -231,3 +232,16 @@ async def test_closing_waits_for_adds_on_their_way(server_url: str, prefix: str,
     await producer.close()
     assert len(await stored(queue)) == 1_201
     await asyncio.gather(*adds)
+
+
+async def test_receipts_are_all_that_obliterate_leaves_and_they_expire(
+    queue: Queue, client: redis.asyncio.Redis
+) -> None:
+    """Within five minutes, as its docstring says."""
+    await asyncio.gather(*(queue.add("n", n) for n in range(20)))
+    await queue.obliterate()
+    left = [key async for key in client.scan_iter(queue.keys.key("*"))]
+    assert left
+    for key in left:
+        assert key.startswith(queue.keys.key("toril:add:"))
+        assert 0 < await client.pttl(key) <= 5 * 60 * 1000

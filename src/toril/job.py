@@ -578,4 +578,4 @@ class Job(JobChildren, Generic[R_co]):
 _UNREAD: Any = object()
 
 # `options` names this class in its annotations, and must not import this module.
-vars(options_module)["Job"] = Job
+options_module.__dict__["Job"] = Job

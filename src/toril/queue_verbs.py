@@ -196,6 +196,9 @@ class QueueVerbs:
     async def obliterate(self, *, force: bool = False, count: int = _MOST_PER_STEP) -> None:
         """Remove the queue and all it has. It is paused first, and goes in steps of `count` jobs.
 
+        What may stay are the receipts of adds (`<prefix>:<queue>:toril:add:*`), by which producers recognise calls of
+        theirs whose answers were lost. They expire by themselves within five minutes.
+
         Args:
             force: Although jobs are running.
             count: How many jobs one step removes.

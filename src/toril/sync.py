@@ -290,7 +290,7 @@ class SyncQueue:
         return run(self.queue.is_maxed())
 
     def obliterate(self, *, force: bool = False, count: int = 1000) -> None:
-        """Remove the queue and all it has. It is paused first, and goes in steps of `count` jobs."""
+        """Remove the queue and all it has; receipts of adds expire within five minutes. See `Queue.obliterate`."""
         run(self.queue.obliterate(force=force, count=count))
 
     def promote_jobs(self, *, count: int = 1000) -> int:

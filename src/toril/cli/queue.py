@@ -154,7 +154,10 @@ def obliterate(
     prefix: Prefix = "bull",
     as_json: Json = False,
 ) -> None:
-    """Remove a queue and all it has. Exits with 1, and leaves it paused, if jobs are running."""
+    """Remove a queue and all it has. Exits with 1, and leaves it paused, if jobs are running.
+
+    Receipts of adds (keys with `toril:add:`) expire by themselves within five minutes.
+    """
     confirm(f"Remove queue {queue!r} and all it has?", yes=yes, as_json=as_json)
     _on(queue, lambda opened: opened.obliterate(force=force), url, prefix, as_json=as_json)
     _told(queue, "is gone", {"is_gone": True}, as_json=as_json)
