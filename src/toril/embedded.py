@@ -21,23 +21,33 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self, TypedDict, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from toril.errors import ConfigurationError
+from ._presences import (
+    POLL_SECONDS,
+    START_SECONDS,
+    State,
+    answers,
+    end_leftover,
+    enter,
+    is_served,
+    joined,
+    leave,
+    read_state,
+    starting,
+)
+from .errors import ConfigurationError
 
 __all__ = ["EmbeddedLease", "EmbeddedServer", "Persistence", "acquire", "find_binary"]
 
 Persistence = Literal["none", "rdb", "aof"]
 """What the server writes to disk: nothing, snapshots, or a log of writes, synced every second."""
 
-_START_SECONDS = 60.0
-_POLL_SECONDS = 0.01
 _KEEPER = Path(__file__).with_name("_keeper.py")
 _SETTINGS: dict[Persistence, tuple[str, ...]] = {
     "none": ('save ""', "appendonly no"),
@@ -93,12 +103,12 @@ class EmbeddedServer:
         temporary = self._given_dir is None
         directory = Path(tempfile.mkdtemp(prefix="toril-")) if self._given_dir is None else self._given_dir
         directory = _prepare(directory)
-        _enter(directory)
+        enter(directory)
         try:
-            with _starting(directory):
-                if _is_served(directory):
+            with starting(directory):
+                if is_served(directory):
                     raise ConfigurationError(f"{directory}: an embedded server already runs here")
-                _end_leftover(directory)
+                end_leftover(directory)
                 self._run = _start(
                     directory,
                     binary=binary,
@@ -110,7 +120,7 @@ class EmbeddedServer:
                     restart=False,
                 )
         except BaseException:
-            _leave(directory)
+            leave(directory)
             if temporary:
                 shutil.rmtree(directory, ignore_errors=True)
             raise
@@ -137,7 +147,7 @@ class EmbeddedServer:
         run, self._run = self._run, None
         if run is not None:
             run.keeper.wait()
-            _leave(run.directory)
+            leave(run.directory)
             if self._given_dir is None:
                 shutil.rmtree(run.directory, ignore_errors=True)  # the keeper did, unless it was killed
 
@@ -197,7 +207,7 @@ class EmbeddedLease:
         """Give the share back; the last one out stops the server. A second call does nothing."""
         directory, self._directory = self._directory, None
         if directory is not None and self._owner_pid == os.getpid():
-            _leave(directory)
+            leave(directory)
 
     def __repr__(self) -> str:
         return f"<EmbeddedLease {'released' if self._directory is None else self._directory}>"
@@ -220,12 +230,12 @@ def acquire(url: str) -> EmbeddedLease:
     _require_unix()
     directory, persistence = _parse(url)
     directory = _prepare(directory)
-    _enter(directory)
+    enter(directory)
     try:
-        with _starting(directory):
-            state = _joined(directory)
+        with starting(directory):
+            state = joined(directory)
             if state is None:
-                previous = _end_leftover(directory)
+                previous = end_leftover(directory)
                 run = _start(
                     directory,
                     binary=find_binary(),
@@ -244,7 +254,7 @@ def acquire(url: str) -> EmbeddedLease:
                 f"{directory}: the server here has persistence={state['persistence']}, not {persistence}"
             )
     except BaseException:
-        _leave(directory)
+        leave(directory)
         raise
     return EmbeddedLease(directory, state["url"])
 
@@ -279,20 +289,10 @@ def find_binary() -> Path:
 # --- one running server -------------------------------------------------------------------------------------
 
 
-class _State(TypedDict):
-    """`server.json`: what a process needs to join."""
-
-    pid: int
-    keeper_pid: int
-    port: int
-    url: str
-    persistence: Persistence
-
-
 class _Run:
     """A server that this process started."""
 
-    def __init__(self, directory: Path, keeper: subprocess.Popen[bytes], state: _State) -> None:
+    def __init__(self, directory: Path, keeper: subprocess.Popen[bytes], state: State) -> None:
         self.directory = directory
         self.keeper = keeper
         self.state = state
@@ -308,6 +308,10 @@ class _PortTakenError(Exception):
 
 _orphans: list[subprocess.Popen[bytes]] = []
 """Keepers of shared servers: they may outlive this process, and are reaped if they do not."""
+
+if hasattr(os, "register_at_fork"):
+    # They are no children of a fork.
+    os.register_at_fork(after_in_child=_orphans.clear)
 
 
 def _start(
@@ -383,18 +387,18 @@ def _start_on(
     return _Run(directory, keeper, state)
 
 
-def _await_state(directory: Path, keeper: subprocess.Popen[bytes]) -> _State | None:
+def _await_state(directory: Path, keeper: subprocess.Popen[bytes]) -> State | None:
     """Wait until the keeper's server answers. None if it ended instead."""
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        state = _read_state(directory)
-        if state is not None and state["keeper_pid"] == keeper.pid and _answers(state):
+        state = read_state(directory)
+        if state is not None and state["keeper_pid"] == keeper.pid and answers(state):
             return state
         if keeper.poll() is not None:
             return None
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     raise ConfigurationError(
-        f"{directory}: the server did not answer within {_START_SECONDS:.0f} s; see server.log"
+        f"{directory}: the server did not answer within {START_SECONDS:.0f} s; see server.log"
     )
 
 
@@ -453,173 +457,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return cast("int", probe.getsockname()[1])
-
-
-def _read_state(directory: Path) -> _State | None:
-    try:
-        return cast("_State", json.loads((directory / "server.json").read_text()))
-    except (OSError, ValueError):
-        return None
-
-
-def _answers(state: _State) -> bool:
-    """Is the server that `state` names up, with its data loaded? Another one on its port does not count."""
-    facts = _info(state)
-    return facts.get("process_id") == str(state["pid"]) and facts.get("loading") == "0"
-
-
-def _info(state: _State) -> dict[str, str]:
-    """Ask the server for its INFO, without a client library. Empty if nothing of the kind answers."""
-    password = unquote(urlsplit(state["url"]).password or "")
-    try:
-        with socket.create_connection(("127.0.0.1", state["port"]), timeout=2) as link:
-            if password:
-                words = (b"AUTH", password.encode())
-                link.sendall(b"*2\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
-            # QUIT makes the server end its answer by closing, so that there is nothing to parse.
-            link.sendall(b"INFO\r\nQUIT\r\n")
-            answer = bytearray()
-            while chunk := link.recv(65536):
-                answer += chunk
-    except OSError:
-        return {}
-    lines = answer.decode(errors="replace").splitlines()
-    return {name: value for name, _, value in (line.partition(":") for line in lines) if value}
-
-
-# --- who uses what ------------------------------------------------------------------------------------------
-#
-# Three lock files in the directory, all of them POSIX record locks: those belong to a process, are not
-# inherited by its forks, and end with it, however it ends.
-#
-#   start.lock   exclusive, by who is starting or joining
-#   users.lock   shared, by each process that uses the server; exclusive, by a keeper that found no user left
-#   server.lock  exclusive, by the keeper
-#
-# Their trap: a process loses its lock as soon as it closes *any* file handle of that file. So there is one
-# handle on users.lock for each process and directory, and `_here` guards them all.
-
-_here = threading.Lock()
-_presences: dict[Path, _Presence] = {}
-
-
-class _Presence:
-    """This process's lock on one users.lock, and how many servers and leases stand on it."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self.file = file
-        self.count = 0
-
-
-def _enter(directory: Path) -> None:
-    """Count as a user of `directory`, from before the server starts. Waits while the last one there ends."""
-    import fcntl
-
-    with _here:
-        presence = _presences.get(directory)
-        if presence is None:
-            file = open(directory / "users.lock", "a+")  # noqa: SIM115 - held for as long as the presence
-            _wait_for(file, fcntl.LOCK_SH, f"{directory}: the server that runs here does not end")
-            presence = _presences[directory] = _Presence(file)
-        presence.count += 1
-
-
-def _leave(directory: Path) -> None:
-    with _here:
-        presence = _presences[directory]
-        presence.count -= 1
-        if presence.count == 0:
-            del _presences[directory]
-            presence.file.close()
-
-
-_starting_here = threading.Lock()
-
-
-@contextlib.contextmanager
-def _starting(directory: Path) -> Generator[None]:
-    """Be the only one, in all processes, who starts or joins a server in `directory`."""
-    import fcntl
-
-    with _starting_here, open(directory / "start.lock", "a") as file:
-        _wait_for(
-            file, fcntl.LOCK_EX, f"{directory}: somebody else is starting a server here and does not finish"
-        )
-        yield
-
-
-def _wait_for(file: IO[str], kind: int, complaint: str) -> None:
-    import fcntl
-
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise ConfigurationError(complaint) from None
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
-
-
-def _is_served(directory: Path) -> bool:
-    """Does a keeper live here? Ask only under `_starting`."""
-    import fcntl
-
-    with open(directory / "server.lock", "a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
-
-
-def _joined(directory: Path) -> _State | None:
-    """Return the state of the server that runs here, once it answers. None if none does."""
-    deadline = time.monotonic() + _START_SECONDS
-    while _is_served(directory):
-        state = _read_state(directory)
-        if state is not None and _answers(state):
-            return state
-        if time.monotonic() > deadline:
-            raise ConfigurationError(f"{directory}: a server runs here but does not answer; see server.log")
-        time.sleep(_POLL_SECONDS)
-    return None
-
-
-def _end_leftover(directory: Path) -> _State | None:
-    """End a server whose keeper is gone, and return what was written about it.
-
-    Its keeper was killed, or the machine went down. On Linux the server went with it; elsewhere it may
-    still run, and would write to the same files as ours.
-    """
-    state = _read_state(directory)
-    if state is None:
-        return None
-    deadline = time.monotonic() + _START_SECONDS
-    # Process ids are used again: only a server that says itself that it is this one is touched.
-    while _info(state).get("process_id") == str(state["pid"]):
-        if time.monotonic() > deadline:
-            raise ConfigurationError(f"{directory}: a leftover server (process {state['pid']}) does not end")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(state["pid"], signal.SIGTERM)
-        time.sleep(_POLL_SECONDS * 5)
-    (directory / "server.json").unlink(missing_ok=True)
-    return state
-
-
-def _after_fork_in_child() -> None:
-    """A fork has none of its parent's locks, and so none of its shares."""
-    global _here, _starting_here
-    _here, _starting_here = threading.Lock(), threading.Lock()
-    _presences.clear()
-    _orphans.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # --- places -------------------------------------------------------------------------------------------------
