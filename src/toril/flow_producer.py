@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from redis.exceptions import NoScriptError, RedisError
 
+from ._tracing import About, Tracing, traced, with_metadata
 from .codec import dumps
 from .connection import Connection, explain
 from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, ServerUnreachableError, refusal
@@ -22,6 +23,7 @@ from .limits import DEFAULT_LIMITS, Limits, check_count
 from .options import JobOptions, Parent
 from .queue import Queue
 from .scripts import ADD_JOB, RELEASE_PARENTS, NewRecord, Scripts, load
+from .telemetry import Attribute, Instrumentation, SpanKind
 
 __all__ = ["Flow", "FlowJob", "FlowProducer"]
 
@@ -89,6 +91,7 @@ class FlowProducer:
         prefix: For jobs that do not name their own.
         queues_options: Default job options, by the name of the queue.
         limits: As for `Queue`.
+        telemetry: As for `Queue`.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class FlowProducer:
         prefix: str = "bull",
         queues_options: Mapping[str, JobOptions] | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        telemetry: Instrumentation | None = None,
     ) -> None:
         self.limits: Limits = limits
         self.connection: Connection = Connection.of(connection)
@@ -105,6 +109,8 @@ class FlowProducer:
         self._owns_connection = not isinstance(connection, Connection)
         self._queues_options = dict(queues_options or {})
         self._queues: dict[QueueKeys, Queue] = {}
+        self.telemetry: Instrumentation | None = telemetry
+        self._tracing = Tracing.of(telemetry, "")
 
     async def add(self, flow: FlowJob) -> Flow:
         """Add a flow, all of it at one moment.
@@ -119,11 +125,27 @@ class FlowProducer:
             ServerRefusedError: The server is out of memory, or refuses otherwise; adding it again is safe.
             ConnectionLostError: No answer, not to a second try either; it may or may not have been added.
         """
-        (added,) = await self.add_bulk([flow])
-        return added
+        if self._tracing is None:
+            (added,) = await self._add_all([flow])
+            return added
+        about = {Attribute.FLOW_NAME: flow.name}
+        with traced(self._tracing_of(flow.queue), "addFlow", about, SpanKind.PRODUCER):
+            (added,) = await self._add_all([flow])
+            return added
 
     async def add_bulk(self, flows: Iterable[FlowJob]) -> list[Flow]:
         """Add several flows, all at one moment; raises as `add`."""
+        if self._tracing is None:
+            return await self._add_all(flows)
+        flows = list(flows)
+        about: About = {
+            Attribute.BULK_COUNT: len(flows),
+            Attribute.BULK_NAMES: [flow.name for flow in flows],
+        }
+        with traced(self._tracing, "addBulkFlows", about, SpanKind.PRODUCER):
+            return await self._add_all(flows)
+
+    async def _add_all(self, flows: Iterable[FlowJob]) -> list[Flow]:
         await self.connection.learn_time()
         roots = [self._node(flow, None, 0) for flow in flows]
         if not roots:
@@ -268,8 +290,15 @@ class FlowProducer:
         parent_key = above if isinstance(above, str) else None
         node = _Node(queue, record, parent_key, [])
         link = Parent(job_id, queue.qualified_name)
-        node.children = [self._node(child, link, depth + 1) for child in flow.children]
+        about = {Attribute.JOB_NAME: flow.name, Attribute.JOB_ID: job_id}
+        with traced(self._tracing_of(flow.queue), "addNode", about, SpanKind.PRODUCER) as step:
+            if step.metadata:
+                node.record = record._replace(options=with_metadata(record.options, step.metadata))
+            node.children = [self._node(child, link, depth + 1) for child in flow.children]
         return node
+
+    def _tracing_of(self, queue: str) -> Tracing | None:
+        return None if self._tracing is None else Tracing(self._tracing.instrumentation, queue)
 
 
 def _levels(nodes: list[_Node]) -> Iterator[_Node]:

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from ._repeating import LATEST_DATE_MS, RepeatStrategy, next_fire
+from ._tracing import NoStep, Tracing, traced, with_metadata
 from .backoff import Duration, milliseconds
 from .clock import Clock
 from .codec import dumps, loads
@@ -27,6 +28,7 @@ from .keys import QueueKeys
 from .limits import Limits, check_size
 from .options import JobOptions, prepare
 from .scripts import NextRun, Scripts
+from .telemetry import Attribute, SpanKind
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -155,6 +157,7 @@ class JobSchedulers:
     default_job_options: Mapping[str, Any]
     repeat_strategy: RepeatStrategy | None
     limits: Limits
+    tracing: Tracing | None
 
     async def upsert_job_scheduler(
         self,
@@ -235,13 +238,17 @@ class JobSchedulers:
             if next_ms is None:
                 return None
         run = _next_run(scheduler_id, template, {**definition.repeat(), "count": 1}, now_ms, next_ms)
-        upsert = (now_ms, scheduler_id, run, definition.name, text, _fields(definition, text, template))
+        fields = _fields(definition, text, template)
         times = (definition.every_ms, definition.offset_ms, definition.start_ms)
-        try:
-            job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
-        except ConnectionLostError:
-            # Whether or not the first was heard, the same again leaves one pending job.
-            job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+        with _planned(self.tracing, scheduler_id, definition.name) as step:
+            run = run._replace(options=with_metadata(run.options, step.metadata))
+            upsert = (now_ms, scheduler_id, run, definition.name, text, fields)
+            try:
+                job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+            except ConnectionLostError:
+                # Whether or not the first was heard, the same again leaves one pending job.
+                job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+            step.set({Attribute.JOB_ID: job_id})
         added: dict[str, Any] = {"jobId": job_id, "delay": delay_ms}
         if definition.pattern is not None:
             added["prevMillis"] = int(job_id.rpartition(":")[2])
@@ -303,7 +310,7 @@ class JobSchedulers:
         return count
 
 
-async def plan_next_run(queue: Queue, job: Job[Any]) -> str | None:
+async def plan_next_run(queue: Queue, job: Job[Any], tracing: Tracing | None = None) -> str | None:
     """Add the run that follows a scheduler's job, which starts now; return its id.
 
     Returns None where none follows: the limit or the end is reached, the scheduler is gone or was replaced, or this
@@ -337,10 +344,19 @@ async def plan_next_run(queue: Queue, job: Job[Any]) -> str | None:
     if run is None:
         return None
     now_ms, next_run = run
-    added = await queue.scripts.update_job_scheduler(
-        now_ms, scheduler_id, next_run, producer_id=job.id, every=definition.every_ms
-    )
+    with _planned(tracing, scheduler_id, job.name) as step:
+        # A scheduler's runs are one trace: what this one has is what the next one gets.
+        next_run = next_run._replace(options=with_metadata(next_run.options, step.metadata))
+        added = await queue.scripts.update_job_scheduler(
+            now_ms, scheduler_id, next_run, producer_id=job.id, every=definition.every_ms
+        )
+        step.set({Attribute.JOB_ID: added or ""})
     return added or None
+
+
+def _planned(tracing: Tracing | None, scheduler_id: str, name: str) -> NoStep:
+    about = {Attribute.JOB_SCHEDULER_ID: scheduler_id}
+    return traced(tracing, "add", about, SpanKind.PRODUCER, target=name)
 
 
 async def mend_job_schedulers(queue: Queue) -> list[str]:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from ._adding import Adder, how_many
 from ._durability import add_durably
 from ._repeating import RepeatStrategy
+from ._tracing import About, Tracing, traced, with_metadata
 from .backoff import Duration
 from .clock import Clock
 from .codec import dumps, loads
@@ -39,6 +40,7 @@ from .processor import Decorator, Processor
 from .queue_getters import QueueGetters
 from .queue_verbs import QueueVerbs, escaped, positive_count
 from .scripts import ADD_JOB, NewRecord, Scripts, load
+from .telemetry import Attribute, Instrumentation, SpanKind
 
 if TYPE_CHECKING:
     from .queue_events import EndListener
@@ -83,6 +85,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             in Redis say, which is 10,000 at first. It is written with the first job that is added.
         repeat_strategy: Reads the patterns of job schedulers instead of the cron parser. All workers of the queue
             need the same; those of another program would plan other times.
+        telemetry: Spans and measurements of what is done to the queue; see `toril.otel`. Jobs take along the trace of
+            the code that adds them. Not to be confused with the option `telemetry` of one job.
 
     Raises:
         ConfigurationError: The name, the prefix, the URL or a default option cannot be.
@@ -99,6 +103,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         limits: Limits = DEFAULT_LIMITS,
         events_max_len: int | None = None,
         repeat_strategy: RepeatStrategy | None = None,
+        telemetry: Instrumentation | None = None,
     ) -> None:
         self.limits: Limits = limits
         self.keys: QueueKeys = QueueKeys(prefix, name)
@@ -112,6 +117,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         self.scripts: Scripts = Scripts(self.keys, self.connection)
         self.processors: dict[str, Processor[..., Any]] = {}
         self.repeat_strategy: RepeatStrategy | None = repeat_strategy
+        self.telemetry: Instrumentation | None = telemetry
+        self.tracing: Tracing | None = Tracing.of(telemetry, name)
         if events_max_len is not None:
             positive_count(events_max_len, f"queue {name!r}: events_max_len")
         self._events_max_len = events_max_len
@@ -193,6 +200,19 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
                 if "fsynced" in (durability, options.durability)
                 else (durability or options.durability)
             )
+        if self.tracing is None:
+            return await self._add_all(adder, records, durability)
+        names = [record.name for record in records]
+        about: About = {Attribute.BULK_NAMES: names, Attribute.BULK_COUNT: len(names)}
+        with traced(self.tracing, "addBulk", about, SpanKind.PRODUCER) as step:
+            records = [
+                record._replace(options=with_metadata(record.options, step.metadata)) for record in records
+            ]
+            return await self._add_all(adder, records, durability)
+
+    async def _add_all(
+        self, adder: Adder, records: list[NewRecord], durability: str | None
+    ) -> list[Job[Any]]:
         added: list[Job[Any]] = []
         calls = adder.add_all(records) if durability is None else self._add_durably(records, durability)
         async with aclosing(calls):
@@ -215,10 +235,33 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         """Add a job whose data is JSON text already and whose options have been checked. Typed jobs come this way."""
         adder = self._adders.get(asyncio.get_running_loop()) or await self._adder()
         record = self._record(name, data, options)
+        if self.tracing is not None:
+            return await self._add_traced(adder, record, options, returns)
         if options.durability is not None:
             (answer,) = await self._durably([record], options.durability)
             return self._added(answer, record, returns)
         return self._added(await adder.submit(record), record, returns)
+
+    async def _add_traced(
+        self,
+        adder: Adder,
+        record: NewRecord,
+        options: PreparedOptions,
+        returns: Callable[[Any], Any] | None,
+    ) -> Job[Any]:
+        about = {Attribute.JOB_NAME: record.name}
+        deduplication = (options.extras or {}).get("deduplication")
+        if deduplication:
+            about[Attribute.DEDUPLICATION_KEY] = deduplication["id"]
+        with traced(self.tracing, "add", about, SpanKind.PRODUCER, target=record.name) as step:
+            record = record._replace(options=with_metadata(record.options, step.metadata))
+            if options.durability is None:
+                answer = await adder.submit(record)
+            else:
+                (answer,) = await self._durably([record], options.durability)
+            job = self._added(answer, record, returns)
+            step.set({Attribute.JOB_ID: job.id})
+            return job
 
     async def _durably(self, records: list[NewRecord], durability: str) -> list[str | int]:
         # With ids of our own a second try adds nothing twice.

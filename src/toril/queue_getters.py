@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ._prometheus import exposition
+from ._tracing import Tracing
 from .connection import Connection
 from .errors import ConfigurationError, JobNotFoundError, ServerRefusedError
 from .job import Job
@@ -77,6 +78,7 @@ class QueueGetters:
     keys: QueueKeys
     connection: Connection
     scripts: Scripts
+    tracing: Tracing | None
 
     async def get_job(self, job_id: str) -> Job[Any] | None:
         """Return a job, or None where there is none of this id."""
@@ -107,6 +109,16 @@ class QueueGetters:
         wanted = checked_states(states or STATES)
         counts = dict(zip(STATES, await self.scripts.get_counts(), strict=True))
         return {state: counts[state] for state in wanted}
+
+    async def record_job_counts_metric(self, *states: State) -> dict[State, int]:
+        """Return what `get_job_counts` does, and tell the meter of the queue's `telemetry`, if it has one.
+
+        The gauge is `bullmq.queue.jobs`; call it as often as it is to be measured, in one process.
+        """
+        counts = await self.get_job_counts(*states)
+        if self.tracing is not None:
+            self.tracing.record_counts(counts)
+        return counts
 
     async def get_job_count_by_types(self, *states: State) -> int:
         """Return how many jobs there are in these states together; without any, in all of them."""

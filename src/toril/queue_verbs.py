@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ._tracing import Tracing, traced
 from .backoff import Duration, milliseconds
 from .clock import Clock
 from .codec import MAX_SAFE_INTEGER, dumps
@@ -27,6 +28,7 @@ from .keys import QueueKeys
 from .queue_getters import checked_states
 from .scripts import Scripts
 from .states import KEY_OF_STATE, FinishedState, State
+from .telemetry import Attribute
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -45,6 +47,7 @@ class QueueVerbs:
     connection: Connection
     scripts: Scripts
     clock: Clock
+    tracing: Tracing | None
 
     @property
     def name(self) -> str:
@@ -55,13 +58,15 @@ class QueueVerbs:
 
     async def pause(self) -> None:
         """Let no worker fetch from this queue until `resume`. Running jobs go on, jobs can be added."""
-        await self.scripts.pause("pause")
+        with traced(self.tracing, "pause"):
+            await self.scripts.pause("pause")
 
     async def resume(self) -> None:
         """Let workers fetch again."""
-        left = await self.scripts.pause("resume")
-        while left > 0:
-            left = await self.scripts.pause("continue")
+        with traced(self.tracing, "resume"):
+            left = await self.scripts.pause("resume")
+            while left > 0:
+                left = await self.scripts.pause("continue")
 
     # Getting ready
 
@@ -134,8 +139,9 @@ class QueueVerbs:
     async def rate_limit(self, duration: Duration) -> None:
         """Let no job start for so long. Workers obey if they, or the queue, have any rate limit."""
         window = milliseconds(duration, "rate limit duration")
-        if window:
-            await self.connection.execute("SET", self.keys.key("limiter"), MAX_SAFE_INTEGER, "PX", window)
+        with traced(self.tracing, "rateLimit", {Attribute.QUEUE_RATE_LIMIT: window}):
+            if window:
+                await self.connection.execute("SET", self.keys.key("limiter"), MAX_SAFE_INTEGER, "PX", window)
 
     async def get_rate_limit_ttl(self, most: int | None = None) -> float:
         """Return for how many seconds the rate limit closes the queue; 0 when it does not."""
@@ -153,13 +159,19 @@ class QueueVerbs:
         Raises:
             SchedulerJobError: It is the next run of a job scheduler.
         """
-        return await self.scripts.remove_job(job_id, with_children=remove_children)
+        options = dumps({"removeChildren": remove_children})
+        with traced(self.tracing, "remove", {Attribute.JOB_ID: job_id, Attribute.JOB_OPTIONS: options}):
+            return await self.scripts.remove_job(job_id, with_children=remove_children)
 
     async def drain(self, *, delayed: bool = False) -> int:
         """Remove all jobs that wait, and delayed ones if asked; return how many. Schedulers keep their next run.
 
         It goes in steps of 1,000, so the queue can be used meanwhile.
         """
+        with traced(self.tracing, "drain", {Attribute.QUEUE_DRAIN_DELAY: delayed}):
+            return await self._drain(delayed)
+
+    async def _drain(self, delayed: bool) -> int:
         removed = 0
         for state in ("wait", "paused", "prioritized", *(("delayed",) if delayed else ())):
             spared = 0
@@ -184,11 +196,22 @@ class QueueVerbs:
             raise ConfigurationError(
                 f"queue {self.name!r}: jobs that wait for children are not cleaned; remove them"
             )
-        before_ms = self.clock.now_ms() - milliseconds(grace, "grace")
+        grace_ms = milliseconds(grace, "grace")
+        about = {
+            Attribute.QUEUE_GRACE: grace_ms,
+            Attribute.JOB_TYPE: checked,
+            Attribute.QUEUE_CLEAN_LIMIT: limit,
+        }
+        with traced(self.tracing, "clean", about) as step:
+            removed = await self._clean(checked, self.clock.now_ms() - grace_ms, limit)
+            step.set({Attribute.QUEUE_CLEAN_COUNT: len(removed)})
+        return removed
+
+    async def _clean(self, state: State, before_ms: int, limit: int) -> list[str]:
         step = min(limit, _MOST_PER_CLEAN) if limit else _MOST_PER_CLEAN
         removed: list[str] = []
         while True:
-            some = await self.scripts.clean(KEY_OF_STATE[checked], before_ms, step)
+            some = await self.scripts.clean(KEY_OF_STATE[state], before_ms, step)
             removed += some
             if len(some) < step or (limit and len(removed) >= limit):
                 return removed
@@ -207,6 +230,10 @@ class QueueVerbs:
             QueueNotEmptyError: Jobs are running, and `force` was not given; the queue is paused.
         """
         positive_count(count, f"queue {self.name!r}: count")
+        with traced(self.tracing, "obliterate"):
+            await self._obliterate(force, count)
+
+    async def _obliterate(self, force: bool, count: int) -> None:
         await self.pause()
         while True:
             answer = await self.scripts.obliterate(count, force=force)
@@ -230,11 +257,14 @@ class QueueVerbs:
             before: Only those that ended by then.
         """
         until_ms = self.clock.now_ms() if before is None else round(before.timestamp() * 1000)
-        return await self._move_to_wait(state, count, until_ms)
+        options = dumps({"state": state, "count": count})
+        with traced(self.tracing, "retryJobs", {Attribute.QUEUE_OPTIONS: options}):
+            return await self._move_to_wait(state, count, until_ms)
 
     async def promote_jobs(self, *, count: int = 1000) -> int:
         """Run all delayed jobs now, in steps of `count`; return how many. Priorities are forgotten."""
-        return await self._move_to_wait("delayed", count, 0)
+        with traced(self.tracing, "promoteJobs", {Attribute.QUEUE_OPTIONS: dumps({"count": count})}):
+            return await self._move_to_wait("delayed", count, 0)
 
     async def _move_to_wait(self, state: State, count: int, until_ms: int) -> int:
         positive_count(count, f"queue {self.name!r}: count")
@@ -265,8 +295,11 @@ class QueueVerbs:
 
     async def trim_events(self, most: int) -> int:
         """Keep about the newest `most` events; return how many were removed."""
-        trimmed: int = await self.connection.execute("XTRIM", self.keys.key("events"), "MAXLEN", "~", most)
-        return trimmed
+        with traced(self.tracing, "trimEvents", {Attribute.QUEUE_EVENT_MAX_LENGTH: most}):
+            trimmed: int = await self.connection.execute(
+                "XTRIM", self.keys.key("events"), "MAXLEN", "~", most
+            )
+            return trimmed
 
     async def remove_deprecated_priority_key(self) -> bool:
         """Remove a helper key that BullMQ 3 and 4 kept for priorities; False where there is none."""
@@ -274,7 +307,8 @@ class QueueVerbs:
 
     async def update_job_progress(self, job_id: str, progress: Any) -> None:
         """Report how far a job is, without reading it; raises as `Job.update_progress`."""
-        await Job(cast("Queue", self), job_id, {}).update_progress(progress)
+        with traced(self.tracing, "updateJobProgress", {Attribute.JOB_ID: job_id}):
+            await Job(cast("Queue", self), job_id, {}).update_progress(progress)
 
     async def add_job_log(self, job_id: str, row: str, keep_logs: int | None = None) -> int:
         """Append a row to a job's log without reading the job; return how many there are.

@@ -15,14 +15,16 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
 from ._listeners import Listeners, WorkerEvent
+from ._loops.by_hand import fetch_by_hand
 from ._loops.claims import Claim, Settings
-from ._loops.fetching import Fetching, started
+from ._loops.fetching import Fetching
 from ._loops.heartbeat import Beat, Heartbeat
 from ._loops.patience import Patience, supervise
 from ._loops.running import Process, Running
 from ._loops.signals import heard
 from ._repeating import RepeatStrategy
 from ._server import look_at_server
+from ._tracing import Tracing, traced
 from ._worker_options import keep_of, limiter_of, positive, whole, worker_name
 from .backoff import BackoffStrategy, Duration, milliseconds
 from .connection import Connection
@@ -37,7 +39,8 @@ from .job import Job
 from .job_scheduler import mend_job_schedulers
 from .options import KeepJobs
 from .queue import Queue
-from .scripts import Fetch, FinishedJob
+from .scripts import FinishedJob
+from .telemetry import Attribute, Instrumentation
 
 __all__ = ["Worker", "WorkerEvent"]
 
@@ -80,6 +83,8 @@ class Worker:
         skip_lock_renewal: Let claims run out after `lock_duration`.
         skip_version_check: Start although the server is older than toril supports.
         repeat_strategy: As for `Queue`, where `queue` is a name.
+        telemetry: Spans and measurements of what this worker does; without it the queue's. An attempt belongs to the
+            trace that its job was added in.
 
     Raises:
         ConfigurationError: An option cannot be; says which.
@@ -111,6 +116,7 @@ class Worker:
         skip_lock_renewal: bool = False,
         skip_version_check: bool = False,
         repeat_strategy: RepeatStrategy | None = None,
+        telemetry: Instrumentation | None = None,
     ) -> None:
         if isinstance(queue, Queue):
             if connection is not None or prefix is not None or repeat_strategy is not None:
@@ -122,7 +128,11 @@ class Worker:
             self._owns_queue = False
         else:
             self.queue = Queue(
-                queue, connection=connection, prefix=prefix or "bull", repeat_strategy=repeat_strategy
+                queue,
+                connection=connection,
+                prefix=prefix or "bull",
+                repeat_strategy=repeat_strategy,
+                telemetry=telemetry,
             )
             self._owns_queue = True
         where = f"worker of queue {self.queue.name!r}"
@@ -157,6 +167,9 @@ class Worker:
             skip_stalled_check=skip_stalled_check,
             skip_lock_renewal=skip_lock_renewal,
         )
+        self.telemetry: Instrumentation | None = telemetry or self.queue.telemetry
+        about = {Attribute.WORKER_ID: str(uuid.uuid4()), Attribute.WORKER_NAME: self._settings.name}
+        self._tracing = Tracing.of(self.telemetry, self.queue.name, about)
         self._skips_version_check = skip_version_check
         self._process = process
         self._listeners = Listeners(self.queue.name)
@@ -262,9 +275,10 @@ class Worker:
         Args:
             force: Without any grace: running jobs are handed back at once.
         """
-        self.stop(now=force)
-        if self._is_over is not None:
-            await self._is_over.wait()
+        with traced(self._tracing, "close", {Attribute.WORKER_FORCE_CLOSE: force}):
+            self.stop(now=force)
+            if self._is_over is not None:
+                await self._is_over.wait()
 
     async def get_next_job(
         self, *, token: str | None = None, block: Duration | None = None
@@ -283,26 +297,7 @@ class Worker:
         """
         if self._is_paused:
             return None
-        queue, settings = self.queue, self._settings
-        await queue.connection.learn_time()
-        fetch = Fetch(1, token or str(uuid.uuid4()), settings.lock_ms, settings.name, settings.limiter)
-        until = (
-            None if block is None else asyncio.get_running_loop().time() + milliseconds(block, "block") / 1000
-        )
-        while True:
-            fetched = await queue.scripts.move_to_active(queue.clock.now_ms(), fetch)
-            for job_id, record in fetched.jobs:
-                return Job(queue, job_id, started(record, settings.name, queue.clock.now_ms()), fetch.token)
-            left = 0 if until is None else until - asyncio.get_running_loop().time()
-            if left <= 0:
-                return None
-            if fetched.due_ms:
-                left = min(left, max((fetched.due_ms - queue.clock.now_ms()) / 1000, 0.002))
-            lane = queue.connection.lane()
-            try:
-                await lane.execute("BZPOPMIN", queue.keys.key("marker"), left, timeout=left + 2)
-            finally:
-                await lane.close()
+        return await fetch_by_hand(self.queue, self._settings, token, block, self._tracing)
 
     def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
         """Take a job away from its processor here: the attempt fails. False where this worker does not run it.
@@ -332,20 +327,22 @@ class Worker:
         Args:
             do_not_wait_active: Do not wait for them. A processor that pauses its own worker would wait for itself.
         """
-        self._is_paused = True
-        fetching = self._fetching
-        if fetching is not None:
-            fetching.pause()
-        self._listeners.tell("paused")
-        if fetching is not None and not do_not_wait_active:
-            await self._until_idle(fetching, None)
+        with traced(self._tracing, "pause", {Attribute.WORKER_DO_NOT_WAIT_ACTIVE: do_not_wait_active}):
+            self._is_paused = True
+            fetching = self._fetching
+            if fetching is not None:
+                fetching.pause()
+            self._listeners.tell("paused")
+            if fetching is not None and not do_not_wait_active:
+                await self._until_idle(fetching, None)
 
     async def resume(self) -> None:
         """Fetch again."""
-        self._is_paused = False
-        if self._fetching is not None:
-            self._fetching.resume()
-        self._listeners.tell("resumed")
+        with traced(self._tracing, "resume"):
+            self._is_paused = False
+            if self._fetching is not None:
+                self._fetching.resume()
+            self._listeners.tell("resumed")
 
     async def rate_limit(self, duration: Duration) -> None:
         """Let no job of the queue start for so long; as `Queue.rate_limit`."""
@@ -357,9 +354,11 @@ class Worker:
         A worker that runs does it by itself; who fetches by hand calls it every `stalled_interval`. Of all calls in
         that time, over all workers, one does the work.
         """
-        taken_back = await self.queue.scripts.move_stalled_jobs_to_wait(
-            self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
-        )
+        with traced(self._tracing, "moveStalledJobsToWait", is_root=True) as step:
+            taken_back = await self.queue.scripts.move_stalled_jobs_to_wait(
+                self.queue.clock.now_ms(), self._settings.max_stalled, self._settings.stalled_ms
+            )
+            step.set({Attribute.WORKER_STALLED_JOBS: taken_back})
         for job_id in taken_back:
             logger.warning("job %s in %r: stalled, taken back", job_id, self.queue.name)
             self._listeners.tell("stalled", job_id)
@@ -413,9 +412,10 @@ class Worker:
             settings,
             self._process,
             fetching.ended,
-            fetching.dropped,
+            fetching.dropped if self._tracing is None else self._dropped,
             fetching.limit_for,
             self._listeners.tell,
+            self._tracing,
         )
         self._fetching, self._running = fetching, running
         if self._is_paused:
@@ -429,6 +429,7 @@ class Worker:
                 fetching.claims,
                 self._renewal_failed,
                 lambda ids: self._listeners.tell("locks_renewed", ids),
+                self._tracing,
             ),
         )
         try:
@@ -460,6 +461,8 @@ class Worker:
             for claim in list(fetching.claims.values()):
                 # What still tries to write an end would do so for ever.
                 claim.cancel()
+                if claim.trace is not None:
+                    claim.trace.end()
             stop_renewing()
             running.close()
             self._fetching = self._running = None
@@ -547,8 +550,16 @@ class Worker:
         claim.is_given_back = self._is_handing_back
         self._running.start(claim)
 
+    def _dropped(self, claim: Claim) -> None:
+        if claim.trace is not None:
+            claim.trace.end()
+        if self._fetching is not None:
+            self._fetching.dropped(claim)
+
     def _settled(self, claim: Claim, end: FinishedJob, refused: TorilError | None) -> None:
         job = claim.job
+        if claim.trace is not None:
+            claim.trace.settled(end.target, refused)
         if refused is None:
             if logger.isEnabledFor(logging.INFO):
                 logger.info("job %s (%s) in %r: %s", job.id, job.name, self.queue.name, end.target)

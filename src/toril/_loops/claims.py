@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._tracing import JobTrace
 from ..backoff import BackoffStrategy
 from ..job import Job
 from ..options import KeepRule
@@ -52,6 +53,7 @@ class Claim:
         cancel_reason: Why, in their words; may be empty.
         is_begun: Its task has taken its first step.
         has_slot: It counts towards the worker's concurrency.
+        trace: What is told of it to the worker's instrumentation; None where there is none.
     """
 
     job: Job[Any]
@@ -65,6 +67,7 @@ class Claim:
     cancel_reason: str = ""
     is_begun: bool = False
     has_slot: bool = True
+    trace: JobTrace | None = None
 
     def cancel(self) -> None:
         """Take the job away from its processor."""

@@ -20,9 +20,11 @@ from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoScriptError, RedisError
 
+from .._tracing import Tracing, traced
 from ..connection import CALL_TIMEOUT, Connection, explain
 from ..keys import QueueKeys
 from ..scripts.loader import load
+from ..telemetry import Attribute
 from .claims import Claim, Settings
 from .patience import Patience
 
@@ -49,6 +51,7 @@ class Beat:
         claims: What the worker holds; read here, changed only on the event loop.
         lost: Called on the event loop with the claims whose lock is gone.
         renewed: Called on the event loop with the ids of jobs whose lock has been extended.
+        tracing: The worker's, if it has any; used from the thread.
     """
 
     keys: QueueKeys
@@ -56,6 +59,7 @@ class Beat:
     claims: dict[str, Claim]
     lost: Callable[[list[Claim]], None]
     renewed: Callable[[list[str]], None]
+    tracing: Tracing | None = None
 
     @property
     def tick(self) -> float:
@@ -154,7 +158,9 @@ class Heartbeat(threading.Thread):
             self._timeout = beat.timeout
             self._renew_client()
         pairs = [part for claim in due for part in (claim.job.id, claim.token)]
-        gone = set(self._extend(beat, pairs))
+        about = {Attribute.WORKER_JOBS_TO_EXTEND_LOCKS: [claim.job.id for claim in due]}
+        with traced(beat.tracing, "extendLocks", about, is_root=True):
+            gone = set(self._extend(beat, pairs))
         for claim in due:
             if claim.job.id not in gone:
                 claim.renewed = now

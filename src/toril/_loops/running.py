@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
+from .._tracing import Tracing
 from ..backoff import STOP, milliseconds, wait_ms
 from ..codec import dumps
 from ..errors import (
@@ -71,6 +72,7 @@ class Running:
         dropped: Is told that a job is ours no longer.
         limited: Is told for how many ms a processor has met a rate limit.
         tell: Calls the worker's listeners: (event, *arguments).
+        tracing: The worker's, if it has any.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Running:
         dropped: Callable[[Claim], None],
         limited: Callable[[int], None],
         tell: Callable[..., None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -91,6 +94,7 @@ class Running:
         self._dropped = dropped
         self._limited = limited
         self._tell = tell
+        self._tracing = tracing
         self._unknown = UnknownNames(queue)
         self._threads = Threads(f"toril-{queue.name}")
         # Asking for it costs a system call before Python 3.12, which is too much for each job.
@@ -99,7 +103,12 @@ class Running:
     def start(self, claim: Claim) -> None:
         """Begin to run a job."""
         claim.job.on_progress(self._progressed)
-        claim.task = self._loop.create_task(self._run(claim))
+        work = self._run(claim)
+        if self._tracing is not None:
+            claim.trace = self._tracing.process(claim.job)
+            if claim.trace is not None:
+                work = claim.trace.run(work)
+        claim.task = self._loop.create_task(work)
 
     def _progressed(self, job: Job[Any], value: Any) -> None:
         # A plain function reports from its thread; listeners are called on the worker's event loop.
@@ -119,11 +128,15 @@ class Running:
         stacktrace = _stacktrace(job, error)
         options = _options(job)
         delay_ms = await self._delay_before_retry(job, options, error)
+        if claim.trace is not None:
+            claim.trace.failed(error, reason)
         if delay_ms is None:
             made = job.attempts_made + 1
             keep = options.keep_failed or self._settings.keep_failed
             end = FinishedJob(job.id, claim.token, "failed", reason, stacktrace, options.attempts, keep)
             job.note(atm=made, failedReason=reason, stacktrace=stacktrace)
+            if claim.trace is not None:
+                claim.trace.begin("fail")
             self._ended(claim, end)
             return
         if delay_ms > 0:
@@ -138,6 +151,7 @@ class Running:
                     failed_reason=reason,
                     stacktrace=stacktrace,
                 ),
+                ("delay", "delayed"),
             )
         else:
             moved = await self._insist(
@@ -145,6 +159,7 @@ class Running:
                 lambda: self._queue.scripts.retry_job(
                     self._queue.clock.now_ms(), job.id, claim.token, reason, stacktrace, lifo=options.lifo
                 ),
+                ("retry", "retried"),
             )
         if moved:
             job.note(atm=job.attempts_made + 1, failedReason=reason, stacktrace=stacktrace)
@@ -228,12 +243,17 @@ class Running:
         job = claim.job
         keep = job.options.keep_completed or self._settings.keep_completed
         job.note(atm=job.attempts_made + 1, returnvalue=result)
+        if claim.trace is not None:
+            claim.trace.completed()
+            claim.trace.begin("complete")
         self._ended(claim, FinishedJob(job.id, claim.token, "completed", result, keep=keep))
 
     async def _plan_next_run(self, claim: Claim) -> None:
         """Add the run that follows a scheduler's job before that runs, through faults of the connection."""
         try:
-            await self._insist(claim, lambda: plan_next_run(self._queue, claim.job), is_end=False)
+            await self._insist(
+                claim, lambda: plan_next_run(self._queue, claim.job, self._tracing), is_end=False
+            )
         except ConfigurationError as error:
             # Another worker may know the pattern or the zone; a run without a next one would end the scheduler.
             logger.error("queue %r: job scheduler %r: %s", self._queue.name, claim.job.scheduler_id, error)
@@ -329,11 +349,16 @@ class Running:
                 counts=False,
                 was_started=not isinstance(error, PutOff),
             ),
+            ("delay", "delayed"),
         )
         self._dropped(claim)
 
     async def _give_back(self, claim: Claim) -> None:
-        await self._insist(claim, lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token))
+        await self._insist(
+            claim,
+            lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token),
+            ("moveToWait", "waiting"),
+        )
         self._dropped(claim)
 
     async def _wait_for_children(self, claim: Claim) -> None:
@@ -345,11 +370,13 @@ class Running:
             waits = await claim.job.move_to_waiting_children()
 
         try:
-            await self._insist(claim, move)
+            moved = await self._insist(claim, move)
         except FailedChildrenError as error:
             await self.fail(claim, UnrecoverableError(str(error)))
             return
         if waits:
+            if claim.trace is not None and moved:
+                claim.trace.moved("waiting-children")
             self._dropped(claim)
         else:
             await self._give_back(claim)
@@ -365,7 +392,7 @@ class Running:
             left_ms = await self._queue.scripts.move_to_wait(claim.job.id, claim.token)
 
         try:
-            await self._insist(claim, move)
+            await self._insist(claim, move, ("moveToWait", "waiting"))
         except ConfigurationError as bad:
             await self.fail(claim, bad)
             return
@@ -413,16 +440,32 @@ class Running:
             return 0
 
     async def _insist(
-        self, claim: Claim, move: Callable[[], Awaitable[object]], *, is_end: bool = True
+        self,
+        claim: Claim,
+        move: Callable[[], Awaitable[object]],
+        traced_as: tuple[str, str] | None = None,
+        *,
+        is_end: bool = True,
     ) -> bool:
         """Make a move, through faults of the connection; return False where the job is ours no longer.
 
         While a move is made that takes the job away from us, nobody else takes it away from its task, and a
         lock that is gone is no loss.
+
+        Args:
+            claim: The job.
+            move: Makes the move.
+            traced_as: The name of its span, and the state that it leads to.
+            is_end: It takes the job away from us.
         """
         claim.is_ending = is_end
+        if claim.trace is not None and traced_as:
+            claim.trace.begin(traced_as[0])
         try:
-            return await self._try_until_it_works(claim, move)
+            moved = await self._try_until_it_works(claim, move)
+            if claim.trace is not None and traced_as and moved:
+                claim.trace.moved(traced_as[1])
+            return moved
         finally:
             claim.is_ending = False
 
