@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 UV = Path(sys.executable).with_name("uv")
 SOURCES = ["pyproject.toml", "pharmacy_coverage/pyproject.toml", "dev/requirements.in"]
-OURS = ["--extra", "cli", "--extra", "embedded", "--group", "build"]
+OURS = ["--extra", "cli", "--extra", "embedded", "--extra", "otel", "--group", "build"]
 
 
 def compile_lock(name: str, sources: list[str], *more: str) -> None:

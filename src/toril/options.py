@@ -127,11 +127,12 @@ class Parent:
 class Telemetry:
     """A trace that a job belongs to. It stays with the job through retries, and with a scheduler's further runs.
 
-    toril carries it; Node workers with telemetry go on with it, and so can a processor, see `Job.telemetry`.
+    Workers with telemetry go on with it, in Python and Node; a processor finds it in `Job.telemetry`. A queue with
+    telemetry gives its jobs the trace of the code that adds them; this is for another one, or none.
 
     Args:
         metadata: The context as text, for OpenTelemetry a JSON object with `traceparent`.
-        omit_context: Workers shall not go on with any trace.
+        omit_context: The job takes no trace along; its attempts begin one.
     """
 
     metadata: str | None = None

@@ -152,7 +152,7 @@ class ContextManager(Protocol):
 class Counter(Protocol):
     """Counts upwards."""
 
-    def add(self, value: int, attributes: Attributes) -> None:
+    def add(self, value: int, attributes: Attributes, /) -> None:
         """Count so many more."""
         ...
 
@@ -160,7 +160,7 @@ class Counter(Protocol):
 class Histogram(Protocol):
     """Collects values of which the distribution matters."""
 
-    def record(self, value: float, attributes: Attributes) -> None:
+    def record(self, value: float, attributes: Attributes, /) -> None:
         """Take a value."""
         ...
 
@@ -168,7 +168,7 @@ class Histogram(Protocol):
 class Gauge(Protocol):
     """Holds a value that goes up and down."""
 
-    def record(self, value: float, attributes: Attributes) -> None:
+    def record(self, value: float, attributes: Attributes, /) -> None:
         """Replace the value."""
         ...
 
