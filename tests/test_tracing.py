@@ -94,8 +94,9 @@ async def watched(queue: Queue, server_url: str, watch: Watch) -> AsyncIterator[
 
 
 def ids_of(span: ReadableSpan) -> trace.SpanContext:
-    assert span.context is not None
-    return span.context
+    context: trace.SpanContext | None = span.context
+    assert context is not None
+    return context
 
 
 def is_below(child: ReadableSpan, parent: ReadableSpan) -> bool:

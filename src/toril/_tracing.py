@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
 from types import TracebackType
@@ -89,6 +90,12 @@ class Tracing:
     def of(instrumentation: Instrumentation | None, queue: str, about: About | None = None) -> Tracing | None:
         """Return how this library is used; None where there is none."""
         return None if instrumentation is None else Tracing(instrumentation, queue, about)
+
+    @staticmethod
+    def of_worker(instrumentation: Instrumentation | None, queue: str, name: str) -> Tracing | None:
+        """The same for a worker, whose spans tell it from others."""
+        about = {Attribute.WORKER_ID: str(uuid.uuid4()), Attribute.WORKER_NAME: name}
+        return Tracing.of(instrumentation, queue, about)
 
     def start(
         self, operation: str, attributes: About, kind: SpanKind, context: Any, target: str = ""

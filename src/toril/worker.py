@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import uuid
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
@@ -168,8 +167,7 @@ class Worker:
             skip_lock_renewal=skip_lock_renewal,
         )
         self.telemetry: Instrumentation | None = telemetry or self.queue.telemetry
-        about = {Attribute.WORKER_ID: str(uuid.uuid4()), Attribute.WORKER_NAME: self._settings.name}
-        self._tracing = Tracing.of(self.telemetry, self.queue.name, about)
+        self._tracing = Tracing.of_worker(self.telemetry, self.queue.name, self._settings.name)
         self._skips_version_check = skip_version_check
         self._process = process
         self._listeners = Listeners(self.queue.name)
@@ -329,8 +327,7 @@ class Worker:
         """
         with traced(self._tracing, "pause", {Attribute.WORKER_DO_NOT_WAIT_ACTIVE: do_not_wait_active}):
             self._is_paused = True
-            fetching = self._fetching
-            if fetching is not None:
+            if (fetching := self._fetching) is not None:
                 fetching.pause()
             self._listeners.tell("paused")
             if fetching is not None and not do_not_wait_active:
@@ -412,7 +409,7 @@ class Worker:
             settings,
             self._process,
             fetching.ended,
-            fetching.dropped if self._tracing is None else self._dropped,
+            fetching.dropped,
             fetching.limit_for,
             self._listeners.tell,
             self._tracing,
@@ -549,12 +546,6 @@ class Worker:
         # A fetch that was on its way when the worker stopped.
         claim.is_given_back = self._is_handing_back
         self._running.start(claim)
-
-    def _dropped(self, claim: Claim) -> None:
-        if claim.trace is not None:
-            claim.trace.end()
-        if self._fetching is not None:
-            self._fetching.dropped(claim)
 
     def _settled(self, claim: Claim, end: FinishedJob, refused: TorilError | None) -> None:
         job = claim.job

@@ -119,6 +119,8 @@ class Fetching:
 
     def dropped(self, claim: Claim) -> None:
         """A job is ours no longer: moved elsewhere by another script, or lost."""
+        if claim.trace is not None:
+            claim.trace.end()
         self._free_slot(claim)
         self._forget(claim)
         self._kick()
