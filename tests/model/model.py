@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-__all__ = ["EVERY_MS", "Model", "ModelJob", "Policy"]
+from .parts import MODES, Metrics, Owner, Plan, Schedulers
+
+__all__ = ["ENDED", "Model", "ModelJob", "Policy"]
 
 Policy = Literal["", "fail", "continue", "ignore", "remove"]
 """What becomes of a parent when this child fails for good; without one it waits on."""
 
-EVERY_MS: Final = 60_000
 MAX_STALLED: Final = 1
 ENDED: Final = ("completed", "failed")
 
@@ -31,10 +32,13 @@ class ModelJob:
     backoff_ms: int = 0
     keep: int | None = None
     """How many jobs that ended like this one are kept; None for all."""
+    keep_ms: int | None = None
+    """For how long."""
     parent: str = ""
     policy: Policy = ""
     dedup: str = ""
     scheduler: str = ""
+    plan: Plan | None = None
 
     state: str = ""
     token: str = ""
@@ -60,6 +64,8 @@ class Model:
     """A queue."""
 
     now_ms: int
+    queues: list[Model] = field(default_factory=list["Model"])
+    """All queues that flows go through, this one too. No id is in two of them, but for runs of schedulers."""
     jobs: dict[str, ModelJob] = field(default_factory=dict[str, ModelJob])
     wait: list[str] = field(default_factory=list[str])
     active: list[str] = field(default_factory=list[str])
@@ -71,58 +77,91 @@ class Model:
     """How -> id -> when."""
     suspects: set[str] = field(default_factory=set[str])
     """Jobs that the last stalled check saw active, and that have not been heard of since."""
-    owners: dict[str, str] = field(default_factory=dict[str, str])
+    owners: dict[str, Owner] = field(default_factory=dict[str, Owner])
     """Deduplication id -> the job that stands for it."""
-    schedulers: dict[str, int] = field(default_factory=dict[str, int])
-    """Job scheduler -> when its pending run is due."""
-    offsets: dict[str, int] = field(default_factory=dict[str, int])
+    kept: dict[str, tuple[ModelJob, int]] = field(default_factory=dict[str, "tuple[ModelJob, int]"])
+    """Deduplication id -> the job that is added when the owner has ended, and its delay."""
+    metrics: dict[str, Metrics] = field(default_factory=lambda: {"completed": Metrics(), "failed": Metrics()})
     is_paused: bool = False
     concurrency: int | None = None
+    rate: int | None = None
+    """How many jobs may start in a window, over all workers."""
+    starts: int = 0
+    """How many have in this one; only what was started under a limit counts."""
     _turns: int = 0
+
+    def __post_init__(self) -> None:
+        self.schedulers = Schedulers(self)
+        self.queues.append(self)
 
     # --- adding ---
 
-    def add(self, job: ModelJob, delay_ms: int = 0, *, replaces: bool = False) -> str:
+    def add(self, job: ModelJob, delay_ms: int = 0) -> str:
         """Return the id of the job that stands for it: its own, or the one that was there before."""
         if job.id in self.jobs:
             return job.id
-        if job.dedup:
-            owner = self.owners.get(job.dedup)
-            if owner is not None and owner in self.jobs:
-                if not replaces or self.jobs[owner].state != "delayed":
-                    return owner
-                self._take_out(self.jobs[owner])
-                del self.jobs[owner]
-            self.owners[job.dedup] = job.id
+        stands = self._deduplicate(job, delay_ms) if job.dedup else None
+        if stands is not None:
+            return stands
+        self._enter(job, delay_ms)
+        if job.parent:
+            self.find(job.parent)[1].open.add(job.id)
+        return job.id
+
+    def _enter(self, job: ModelJob, delay_ms: int) -> None:
         self.jobs[job.id] = job
         if delay_ms:
             self._delay(job, self.now_ms + delay_ms)
         else:
             self._queue(job, at_right=job.lifo)
-        if job.parent:
-            self.jobs[job.parent].open.add(job.id)
-        return job.id
 
-    def add_flow(self, parent: ModelJob, children: list[ModelJob]) -> None:
+    def _deduplicate(self, job: ModelJob, delay_ms: int) -> str | None:
+        """Return the job that stands for a new one; None where that is added, and owns the id now."""
+        mode, owner = MODES[job.dedup], self.owners.get(job.dedup)
+        claimed = Owner(job.id, "whole" if mode.lasts else "")
+        if owner is None:
+            self.owners[job.dedup] = claimed
+            return None
+        known = self.jobs.get(owner.job_id)
+        if mode.replaces:
+            if known is None or known.state != "delayed":
+                return owner.job_id
+            self.drop(known)
+            self.owners[job.dedup] = claimed
+            if not mode.extends:
+                claimed.ttl = owner.ttl
+            return None
+        if mode.keeps_last and known is not None and known.state == "active":
+            self.kept[job.dedup] = job, delay_ms
+        elif mode.extends:
+            owner.ttl = "whole"
+        return owner.job_id
+
+    def add_flow(self, parent: ModelJob, children: list[tuple[Model, ModelJob]]) -> None:
         self.jobs[parent.id] = parent
         parent.state = "waiting-children"
-        for child in children:
+        for queue, child in children:
             child.parent = parent.id
-            self.add(child)
+            queue.add(child)
 
     # --- running ---
 
-    def fetch(self, token: str, most: int) -> list[ModelJob]:
+    def fetch(self, token: str, most: int, workers_rate: int | None = None) -> list[ModelJob]:
         """Start the next jobs; those that were put off and are due come in first."""
         self._promote_due()
         taken: list[ModelJob] = []
+        rate = workers_rate if self.rate is None else self.rate
         while len(taken) < most and not self.is_closed and (self.wait or self.prioritized):
+            if rate is not None and self.starts >= rate:
+                break
             # All jobs without a priority run before all jobs with one.
             job = self.jobs[self.wait[-1] if self.wait else min(self.prioritized)[2]]
             self._take_out(job)
             self.active.insert(0, job.id)
             job.state, job.token, job.started = "active", token, job.started + 1
             taken.append(job)
+            # What is only failed does no work.
+            self.starts += rate is not None and not job.is_doomed
         return taken
 
     @property
@@ -132,12 +171,12 @@ class Model:
     def complete(self, job: ModelJob) -> None:
         self._release_lock(job)
         self._end_deduplication(job)
-        parent = self._open_parent(job)
+        queue, parent = self._open_parent(job)
         if parent is not None:
             parent.open.discard(job.id)
             parent.processed.add(job.id)
             if not parent.open:
-                self._release(parent)
+                queue._release(parent)
         self._end(job, "completed")
 
     def fail(self, job: ModelJob, *, for_good: bool = False) -> None:
@@ -154,10 +193,10 @@ class Model:
             return
         self._release_lock(job)
         self._end_deduplication(job)
-        parent = self._open_parent(job) if job.policy else None
-        if parent is not None:
+        queue, parent = self._open_parent(job)
+        if parent is not None and job.policy:
             parent.open.discard(job.id)
-            self._tell_of_failure(parent, job)
+            queue._tell_of_failure(parent, job)
         self._end(job, "failed")
 
     def _tell_of_failure(self, parent: ModelJob, child: ModelJob) -> None:
@@ -181,16 +220,23 @@ class Model:
     def _end(self, job: ModelJob, how: str) -> None:
         job.made += 1
         job.is_doomed = job.is_doomed and how != "failed"
+        self.metrics[how].count_one(self.now_ms)
         if job.keep == 0:
             self._detach(job)
             del self.jobs[job.id]
             return
         job.state = how
         self.ended[how][job.id] = self.now_ms
+        if job.keep_ms is not None:
+            oldest = self.now_ms - job.keep_ms
+            self._evict(how, [old for old, at in self.ended[how].items() if at <= oldest])
         if job.keep is not None:
-            for old in self.in_order(how)[: -job.keep]:
-                self._detach(self.jobs[old])
-                del self.ended[how][old], self.jobs[old]
+            self._evict(how, self.in_order(how)[: -job.keep])
+
+    def _evict(self, how: str, ids: list[str]) -> None:
+        for old in [old for old in reversed(self.in_order(how)) if old in ids]:
+            self._detach(self.jobs[old])
+            del self.ended[how][old], self.jobs[old]
 
     def give_back(self, job: ModelJob) -> None:
         """Next to run, uncounted."""
@@ -224,7 +270,7 @@ class Model:
         for job in (self.jobs[job_id] for job_id in taken):
             self.active.remove(job.id)
             job.stalled += 1
-            if job.stalled > MAX_STALLED and job.scheduler not in self.schedulers:
+            if job.stalled > MAX_STALLED and job.scheduler not in self.schedulers.planned:
                 job.is_doomed = True
             self._wait(job, at_right=True)
         self.suspects = set(self.active)
@@ -240,7 +286,7 @@ class Model:
         how = job.state
         self._take_out(job)
         self._queue(job, at_right=job.lifo)
-        parent = self.jobs.get(job.parent)
+        parent = self.find(job.parent)[1] if self.knows(job.parent) else None
         if parent is not None:
             for known in (parent.processed,) if how == "completed" else (parent.unsuccessful, parent.ignored):
                 if job.id in known:
@@ -271,90 +317,49 @@ class Model:
 
     def _is_held(self, job: ModelJob) -> bool:
         return bool(job.token) or any(
-            self._is_held(self.jobs[child]) for child in job.open if child in self.jobs
+            self._is_held(self.find(child)[1]) for child in job.open if self.knows(child)
         )
 
     def _remove_tree(self, job: ModelJob) -> None:
         self._detach(job)
         for child in sorted(job.processed | job.ignored | job.unsuccessful | job.open):
-            if child in self.jobs:
+            if self.knows(child):
                 job.open.discard(child)
-                self._remove_tree(self.jobs[child])
+                queue, found = self.find(child)
+                queue._remove_tree(found)
         self._forget(job)
 
     def clear(self, *states: str) -> None:
         """Drain or clean: remove all jobs of these states, and parents that waited for nothing else."""
         for state in states:
             for job in [job for job in self.jobs.values() if job.state == state]:
-                if job.id in self.jobs and not self.is_pending(job):
+                if job.id in self.jobs and (state in ENDED or not self.schedulers.is_pending(job)):
                     self._detach(job, removes_parent=True)
                     self._forget(job)
 
     def _forget(self, job: ModelJob) -> None:
-        self._take_out(job)
-        if self.owners.get(job.dedup) == job.id:
+        if self._owns(job):
             del self.owners[job.dedup]
+            self.kept.pop(job.dedup, None)
+        self.drop(job)
+
+    def drop(self, job: ModelJob) -> None:
+        self._take_out(job)
         del self.jobs[job.id]
 
     def _detach(self, job: ModelJob, *, removes_parent: bool = False) -> None:
         """A child goes; a parent that waited for it alone goes on, whatever its priority, or goes too."""
-        parent = self.jobs.get(job.parent)
-        if parent is None or job.id not in parent.open:
+        queue, parent = self._open_parent(job)
+        if parent is None:
             return
         parent.open.discard(job.id)
         if parent.open or parent.state != "waiting-children":
             return
-        if removes_parent:
+        if removes_parent and queue is self:
             self._detach(parent, removes_parent=True)
             del self.jobs[parent.id]
         else:
-            self._wait(parent, at_right=True)
-
-    # --- job schedulers: one pending run each ---
-
-    def upsert_scheduler(self, scheduler: str) -> None:
-        """Make one, whose first run is due at once; or make its pending run anew, for the same time."""
-        planned = self.schedulers.get(scheduler)
-        if planned is None:
-            planned = self.now_ms
-            while f"repeat:{scheduler}:{planned}" in self.jobs:
-                planned += EVERY_MS
-            self.schedulers[scheduler], self.offsets[scheduler] = planned, planned % EVERY_MS
-        else:
-            pending = self.jobs.pop(f"repeat:{scheduler}:{planned}")
-            self._take_out(pending)
-        self._add_run(scheduler)
-
-    def plan_next_run(self, job: ModelJob) -> None:
-        """As the pending run starts, the next is added."""
-        scheduler = job.scheduler
-        if not self.is_pending(job):
-            return
-        after = self.schedulers[scheduler] + EVERY_MS
-        if after < self.now_ms:
-            after = self.now_ms // EVERY_MS * EVERY_MS + self.offsets[scheduler]
-            after += EVERY_MS if after <= self.now_ms else 0
-        if f"repeat:{scheduler}:{after}" not in self.jobs:
-            self.schedulers[scheduler] = after
-            self._add_run(scheduler)
-
-    def _add_run(self, scheduler: str) -> None:
-        due = self.schedulers[scheduler]
-        run = ModelJob(f"repeat:{scheduler}:{due}", scheduler=scheduler)
-        self.add(run, max(0, due - self.now_ms))
-
-    def remove_scheduler(self, scheduler: str) -> None:
-        planned = self.schedulers.pop(scheduler, None)
-        pending = self.jobs.get(f"repeat:{scheduler}:{planned}")
-        if pending is not None and pending.state == "delayed":
-            self._take_out(pending)
-            del self.jobs[pending.id]
-
-    def is_pending(self, job: ModelJob) -> bool:
-        return (
-            job.scheduler in self.schedulers
-            and job.id == f"repeat:{job.scheduler}:{self.schedulers[job.scheduler]}"
-        )
+            queue._wait(parent, at_right=True)
 
     # --- places ---
 
@@ -397,13 +402,33 @@ class Model:
         self.suspects.discard(job.id)
         job.token = ""
 
-    def _end_deduplication(self, job: ModelJob) -> None:
-        if self.owners.get(job.dedup) == job.id:
-            del self.owners[job.dedup]
+    def _owns(self, job: ModelJob) -> bool:
+        return job.dedup in self.owners and self.owners[job.dedup].job_id == job.id
 
-    def _open_parent(self, job: ModelJob) -> ModelJob | None:
-        parent = self.jobs.get(job.parent)
-        return parent if parent is not None and job.id in parent.open else None
+    def _end_deduplication(self, job: ModelJob) -> None:
+        """A job has ended: its id is free, unless it lasts longer; what was kept for then is added."""
+        if self._owns(job) and not self.owners[job.dedup].ttl:
+            del self.owners[job.dedup]
+        if job.dedup in self.kept:
+            kept, delay_ms = self.kept.pop(job.dedup)
+            self.owners[job.dedup] = Owner(kept.id)
+            self._enter(kept, delay_ms)
+
+    def knows(self, job_id: str) -> bool:
+        return any(job_id in queue.jobs for queue in self.queues)
+
+    def find(self, job_id: str) -> tuple[Model, ModelJob]:
+        """Return a job, and the queue that it is in."""
+        queue = next(queue for queue in self.queues if job_id in queue.jobs)
+        return queue, queue.jobs[job_id]
+
+    def _open_parent(self, job: ModelJob) -> tuple[Model, ModelJob | None]:
+        """Return the parent that waits for a job, if there is one, and its queue."""
+        if job.parent and self.knows(job.parent):
+            queue, parent = self.find(job.parent)
+            if job.id in parent.open:
+                return queue, parent
+        return self, None
 
     def _take_out(self, job: ModelJob) -> None:
         if job.state == "waiting":

@@ -19,7 +19,8 @@ from tests.differential.operations import OPERATIONS, NodeSide, TorilSide
 from tests.interop.node import Node, NodeQueue, why_no_node
 from toril import Queue
 
-from .machine import Bench, QueueMachine
+from .machine import Bench
+from .moves import QueueMachine
 
 EXAMPLES = int(os.environ.get("TORIL_EXAMPLES", "0"))
 
@@ -30,7 +31,7 @@ def bench(request: pytest.FixtureRequest, server_url: str, prefix: str) -> Itera
         bench = Bench(runner, server_url, prefix, has_faults=request.param)
         node = Node(server_url) if why_no_node() is None else None
         if node is not None:
-            bench.finish = lambda queue: node_sees_the_same(node, bench, queue)
+            bench.look = lambda queue: node_sees_the_same(node, bench, queue)
         yield bench
         if node is not None:
             node.stop()
