@@ -196,11 +196,11 @@ class Frame(RuleBasedStateMachine):
 
     def judge(self, place: Place, space: Keyspace, state: dict[str, Any], *, at_rest: bool = False) -> None:
         own = {key: entry for key, entry in space.items() if key.startswith(place.base)}
-        assert seen(own, place.base) == state
         found = violations(space, place.base, place.model.now_ms, at_rest=at_rest)
         assert [str(one) for one in found] == []
         place.ledger.judge_deduplication(own, place.base, _UNTIMED)
         place.ledger.judge_metrics(own, place.base)
+        assert seen(own, place.base) == state
 
     # --- the end of an example ---
 

@@ -1,7 +1,37 @@
 """A state machine on a real server, beside a model of it in Python: after each move both hold the same.
 
+Two queues, of two prefixes, with flows from one to the other. `model` and `parts` are the model, to be read beside
+`docs/explanation/life-of-a-job.md`; `jobs` and `moves` are the moves, `machine` the frame around them.
+
 The same few examples run each time; `TORIL_EXAMPLES=2000 pytest tests/model` looks further, at others on each run, and
 shortens what it finds.
+
+After each move the keys of both queues hold what the model holds (`compare`), and `toril.fsck` finds nothing. That the
+model is right is what the following says without it; L is `ledger`, which only knows what was asked and what was
+answered. "Model" is the comparison: a job, a place or a count that differs from the model's.
+
+==== ===================================== ========================================================================
+I1   no job is lost                        model: each is in the one state that the model has it in, or was removed
+I2   one state                             fsck `_states`, and model
+I3   no record without state, or reverse   fsck `_states`, `_records`, `_strangers`
+I4   finished once                         fsck `_records`, and `histories` over the events
+I7   counters                              fsck `_miscounted`; L `judge_metrics`: ends, events and metrics are as many;
+                                           model: attempts made, started, stalled; metrics per minute
+I8   events match states                   fsck `_histories`: a replay of the whole stream
+I9   locks                                 fsck `_locks`, at rest too; model: who holds which, who is suspected
+I10  no key is left                        machine `_judge_the_end`; `test_ended_jobs_leave_no_keys`
+I11  parents wait for open children        fsck `_parents`; model: which children are open, done, ignored, failed
+I12  one pending run of a scheduler        fsck `_schedulers`, `_runs_of_nobody`; L `started`: no time runs twice;
+                                           jobs `fetch`: the next is not in the past
+I13  rate limit, global concurrency        L `started`: starts in a window, jobs active after a fetch
+I14  order                                 L `started`: lower numbers first, then the first added; jobs `_is_next`: what
+                                           was added lifo or handed back is at the front; model: the order of starts
+I15  never early                           L `started`: delays, backoffs, moved delays, times of schedulers
+I18  BullMQ sees the same                  `node_sees_the_same`, before each example's end and after it
+I21  one live job of a deduplication id    L `judge_deduplication`; fsck `_deduplication`; machine `_judge_the_end`: no
+                                           id is left; model: owner, ttl, kept job
+I22  retention by count and age            L `judge_retention`; model: which ended jobs are left
+==== ===================================== ========================================================================
 """
 
 from __future__ import annotations
@@ -9,15 +39,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
+import redis.asyncio
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.differential.operations import OPERATIONS, NodeSide, TorilSide
+from tests.differential.bench import MOVES
+from tests.differential.operations import NodeSide, TorilSide
 from tests.interop.node import Node, NodeQueue, why_no_node
 from toril import Queue
+from toril.options import KeepRule
+from toril.scripts import Fetch, FinishedJob
+from toril.states import State
 
 from .machine import Bench
 from .moves import QueueMachine
@@ -42,17 +77,34 @@ def bench(request: pytest.FixtureRequest, server_url: str, prefix: str) -> Itera
     )
 
 
+_STATES: Final[list[State]] = ["waiting", "prioritized", "delayed", "active", "completed", "failed"]
+_WHOLE: Final = {"start": 0, "end": -1, "ascending": True}
+_ABOUT_A_QUEUE: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("counts", {}),
+    ("is_paused", {}),
+    ("metrics", {"state": "completed"}),
+    ("metrics", {"state": "failed"}),
+    ("schedulers", _WHOLE),
+    *(("deduplication_owner", {"id": dedup_id}) for dedup_id in ("simple", "throttled", "last")),
+    *(
+        ("jobs", {"states": [state], **_WHOLE})
+        for state in ("waiting", "prioritized", "delayed", "completed")
+    ),
+]
+
+
 async def node_sees_the_same(node: Node, bench: Bench, queue: Queue) -> None:
-    """BullMQ's getters answer what toril's answer, about the queue and about every job that is left."""
+    """BullMQ's getters answer what toril's answer, about the queue and about some jobs of each state."""
     async with NodeQueue(node, queue.name, prefix=queue.keys.prefix, skipMetasUpdate=True) as of_node:
         theirs = NodeSide(queue.keys, bench.client, of_node, {}, cast(Any, None))
         ours = TorilSide(queue.keys, bench.client, bench.clock, queue, cast(Any, None))
-        assert await OPERATIONS["counts"].node(theirs) == await OPERATIONS["counts"].toril(ours)
-        for job in [*await queue.get_completed(), *await queue.get_failed()]:
-            for getter in ("job", "state", "children"):
-                reading = OPERATIONS[getter]
-                seen = await reading.node(theirs, job=job.id), await reading.toril(ours, job=job.id)
-                assert plain(seen[0]) == plain(seen[1])
+        questions = list(_ABOUT_A_QUEUE)
+        for job in [job for state in _STATES for job in (await queue.get_jobs([state]))[:2]]:
+            questions += [(getter, {"job": job.id}) for getter in ("job", "state", "children")]
+            questions.append(("logs", {"job": job.id, **_WHOLE}))
+        for getter, about in questions:
+            seen = await MOVES[getter].node(theirs, **about), await MOVES[getter].toril(ours, **about)
+            assert plain(seen[0]) == plain(seen[1]), f"I18: {getter} of {about}"
 
 
 def plain(value: Any) -> Any:
@@ -78,3 +130,16 @@ def test_the_model_and_the_queue_agree(bench: Bench) -> None:
             ],
         ),
     )
+
+
+async def test_ended_jobs_leave_no_keys(queue: Queue, client: redis.asyncio.Redis) -> None:
+    """Where no ended job is kept, the number of keys is that of a queue, however many have run (I10)."""
+    counts: list[int] = []
+    for number in (3, 30):
+        await queue.add_bulk([("job", {}) for _ in range(number)])
+        fetched = await queue.scripts.move_to_active(queue.clock.now_ms(), Fetch(number, "t", 60_000))
+        ends = [FinishedJob(job_id, "t", "completed", "1", keep=KeepRule("0")) for job_id, _ in fetched.jobs]
+        codes, _ = await queue.scripts.move_to_finished(queue.clock.now_ms(), ends, Fetch(0, "t", 60_000))
+        assert codes == [0] * number
+        counts.append(len([key async for key in client.scan_iter(f"{queue.keys.base}*", count=1000)]))
+    assert counts[0] == counts[1]
