@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 
@@ -92,9 +92,23 @@ def _has_run(space: Keyspace, queue: str, *keys: str) -> bool:
     return any(job_id.startswith("repeat:") for job_id in _holds(space, queue, *keys))
 
 
+def _is_ahead(space: Keyspace, queue: str) -> bool:
+    """Whether a run was begun before its time."""
+    for key, entry in space.items():
+        beginning, _, due = key.rpartition(":")
+        content: Any = entry.get("content")
+        if beginning.startswith(f"{queue}:repeat:") and isinstance(content, dict) and due.isdecimal():
+            begun = cast("dict[str, str]", content).get("processedOn", "")
+            if begun.isdecimal() and int(begun) < int(due):
+                return True
+    return False
+
+
 QUIRKS: Final[dict[str, Callable[[Keyspace, str], bool]]] = {
     # Node looks for a scheduler's pending job where 6.x no longer puts it, and makes a second one.
     "paused": lambda space, queue: "paused" in space.get(f"{queue}:meta", {}).get("content", {}),
+    # Node adds a pattern's run again that was promoted, and has begun before its time.
+    "a run is ahead": lambda space, queue: _is_ahead(space, queue),
     # Node trims lists by as many ids as it has drained, from the wrong end where a scheduler's job was spared.
     "a run waits": lambda space, queue: _has_run(space, queue, "wait", "paused"),
     # Node's worker plans the next run between one fetch and the next; toril plans after fetching several.

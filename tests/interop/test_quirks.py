@@ -23,8 +23,10 @@ from toril import (
     NewJob,
     Queue,
     QueueEvents,
+    SchedulerSlotError,
     Worker,
 )
+from toril.job_scheduler import plan_next_run
 
 from .node import Node, NodeEvents, NodeQueue, NodeWorker
 
@@ -335,6 +337,27 @@ async def test_an_upsert_while_paused_replaces_the_pending_run(side: Side) -> No
     )
     runs = [*await side.ids("wait"), *await side.ids("delayed")]
     assert len(runs) == (2 if side.is_node else 1)
+
+
+async def test_an_upsert_leaves_a_run_alone_that_was_promoted(side: Side) -> None:
+    """Scheduler upsert: toril refuses the time of a run that has begun before it. Node adds the same job again."""
+    pattern = "0 0 1 1 *"
+    pending = await side.queue.upsert_job_scheduler("s", pattern=pattern)
+    assert pending is not None
+    await pending.promote()
+    assert await side.take() == pending.id
+    await plan_next_run(side.queue, await side.job(pending.id))
+    try:
+        await side.call(
+            "upsertJobScheduler",
+            "s",
+            {"pattern": pattern, "tz": "UTC"},
+            toril=lambda: side.queue.upsert_job_scheduler("s", pattern=pattern),
+        )
+    except SchedulerSlotError:
+        assert not side.is_node
+    assert await side.ids("active") == [pending.id]
+    assert (pending.id in await side.ids("delayed")) == side.is_node
 
 
 async def test_obliterating_leaves_no_parents_and_no_limit(side: Side, prefix: str) -> None:

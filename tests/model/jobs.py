@@ -56,7 +56,7 @@ class JobMoves(Frame):
     @rule(
         delay=st.sampled_from([0, 0, 5, 1000]), priority=st.sampled_from([0, 0, 1, 2]), lifo=st.booleans(),
         attempts=st.integers(1, 3), backoff=st.sampled_from([0, 500]), keep=st.sampled_from([None, None, 0, 1, 2]),
-        keep_s=st.sampled_from([None, None, 1]), is_named=st.booleans(), fault=FAULT,
+        keep_s=st.sampled_from([None, 1]), is_named=st.booleans(), fault=FAULT,
     )  # fmt: skip
     def add(
         self, delay: int, priority: int, lifo: bool, attempts: int, backoff: int, keep: int | None,
@@ -111,6 +111,16 @@ class JobMoves(Frame):
         assert job.id == stands
         if stands == options["job_id"] and delay:
             self.ledger.due[stands] = self.model.now_ms + delay
+
+    @rule(
+        dedup=st.sampled_from(list(MODES)), delay=st.sampled_from([0, 1000]),
+        passes=st.sampled_from(["", "part", "part", "all"]), fault=FAULT,
+    )  # fmt: skip
+    def add_two_of_an_id(self, dedup: str, delay: int, passes: str, fault: str) -> None:
+        self.add_deduplicated(dedup, delay, fault)
+        if MODES[dedup].lasts and passes:
+            self.ttl_passes(dedup, passes == "all")
+        self.add_deduplicated(dedup, delay, fault)
 
     @rule(dedup=st.sampled_from([name for name, mode in MODES.items() if mode.lasts]), is_over=st.booleans())
     def ttl_passes(self, dedup: str, is_over: bool) -> None:
@@ -213,14 +223,25 @@ class JobMoves(Frame):
         due = self.model.schedulers.planned[scheduler]
         self.ledger.due[run_id(scheduler, due)] = due
 
-    @rule(most=st.integers(1, 3), fate=st.sampled_from(["complete", "complete", "fail", "hold"]), fault=FAULT)
-    def run(self, most: int, fate: str, fault: str) -> None:
-        """Most moves need a job that has run, or runs."""
+    @rule(
+        most=st.integers(1, 3), fate=st.sampled_from(["complete", "complete", "fail", "hold", "give back"]),
+        ms=st.sampled_from([0, 0, 1000]), fault=FAULT,
+    )  # fmt: skip
+    def run(self, most: int, fate: str, ms: int, fault: str) -> None:
+        """Most moves need a job that has run, or runs; and some, that time has passed."""
+        self.pass_time(ms)
         self.fetch(most, None, fault)
         if fate == "complete":
             self.complete(0, fault)
         elif fate == "fail":
             self.fail(0, False, fault)
+        elif fate == "give back":
+            self.give_back(0, fault)
+
+    def pass_time(self, ms: int) -> None:
+        for queue in self.model.queues:
+            queue.now_ms += ms
+        self.bench.clock.at_ms = self.model.now_ms
 
     @rule(index=INDEX, fault=FAULT)
     def complete(self, index: int, fault: str) -> None:

@@ -145,6 +145,17 @@ class QueueMachine(JobMoves):
             with pytest.raises(SchedulerSlotError):
                 self.run_now(call)
 
+    @rule(scheduler=st.sampled_from(["tick", "cron"]), most=st.sampled_from([None, 1]), fault=FAULT)
+    def run_ahead_of_time(self, scheduler: str, most: int | None, fault: str) -> None:
+        """Its pending run is promoted and fetched; then somebody defines it again."""
+        self.upsert_scheduler(scheduler, most, False, fault)
+        delayed = [job for job in self.model.jobs.values() if job.state == "delayed"]
+        for job in delayed:
+            if self.model.schedulers.is_pending(job) and job.scheduler == scheduler:
+                self.promote(delayed.index(job), fault)
+        self.fetch(3, None, fault)
+        self.upsert_scheduler(scheduler, most, False, fault)
+
     @rule(scheduler=st.sampled_from(["tick", "cron"]), fault=FAULT)
     def remove_scheduler(self, scheduler: str, fault: str) -> None:
         self.do(lambda: self.queue.remove_job_scheduler(scheduler), fault)
@@ -153,9 +164,7 @@ class QueueMachine(JobMoves):
 
     @rule(ms=st.sampled_from([1, 4, 500, 1000, EVERY_MS, 3 * EVERY_MS]))
     def time_passes(self, ms: int) -> None:
-        for queue in self.model.queues:
-            queue.now_ms += ms
-        self.bench.clock.at_ms = self.model.now_ms
+        self.pass_time(ms)
 
     # --- the end of an example ---
 

@@ -114,7 +114,7 @@ class Schedulers:
         is_replaced = pending is not None and pending.state in ("waiting", "prioritized", "delayed")
         if scheduler == "cron":
             due = _next_fire(now_ms)
-            if not is_replaced and run_id(scheduler, due) in self.queue.jobs:
+            if run_id(scheduler, due) in self.queue.jobs and not (is_replaced and due == planned):
                 return False
         elif planned is None:
             due = now_ms

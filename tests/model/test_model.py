@@ -117,7 +117,7 @@ def test_the_model_and_the_queue_agree(bench: Bench) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES or 60,
+            max_examples=EXAMPLES or 45,
             stateful_step_count=60,
             derandomize=not EXAMPLES,
             deadline=None,

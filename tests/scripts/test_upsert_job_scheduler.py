@@ -137,6 +137,20 @@ async def test_a_pattern_whose_time_is_taken_is_refused(room: Room) -> None:
     assert await room.dump() == before
 
 
+async def test_a_pattern_leaves_a_run_alone_that_was_promoted(room: Room) -> None:
+    """It runs before its time, and the one after it is pending: the pattern's next time is not free."""
+    early, _ = await upsert(room, every=None, next_ms=NOW + MINUTE)
+    await room.scripts.promote(early)
+    assert [job_id for job_id, _ in (await room.take()).jobs] == [early]
+    await room.scripts.update_job_scheduler(NOW, "s", NextRun(NOW + 2 * MINUTE, OPTIONS), producer_id=early)
+    await room.set_meta(**{"opts.maxLenEvents": 10_000})
+    before = await room.dump()
+
+    with pytest.raises(SchedulerSlotError):
+        await upsert(room, every=None, next_ms=NOW + MINUTE)
+    assert await room.dump() == before
+
+
 async def test_a_start_is_waited_for(room: Room) -> None:
     """One in the past is now."""
     assert await upsert(room, start=NOW + 90_000) == (f"repeat:s:{NOW + 90_000}", 90_000)

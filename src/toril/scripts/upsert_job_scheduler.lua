@@ -63,6 +63,15 @@ if every then
   next_ms, offset = next_interval(is_same_interval and tonumber(planned) or nil, every, now_ms, given, start_ms)
 end
 
+-- Where a run was promoted, has begun and its time is still to come, the pending job is a later one. The same id again
+-- would be the same job twice.
+local function is_taken(ms)
+  return redis.call('EXISTS', key .. ':' .. string.format('%.0f', ms)) == 1
+end
+if not every and planned and tonumber(planned) ~= next_ms and is_taken(next_ms) then
+  return ERR_SCHEDULER_SLOT_TAKEN
+end
+
 -- Whoever can take the pending job out of its state may replace it; a job that has begun goes on.
 local function take_pending()
   local job_id = key:sub(#base + 1) .. ':' .. planned
@@ -91,7 +100,7 @@ if every then
   if not next_ms then
     return ERR_SCHEDULER_SLOTS_BUSY
   end
-elseif not is_replaced and redis.call('EXISTS', key .. ':' .. string.format('%.0f', next_ms)) == 1 then
+elseif not is_replaced and is_taken(next_ms) then
   return ERR_SCHEDULER_SLOT_TAKEN
 end
 
