@@ -116,7 +116,8 @@ PROGRAMS: dict[str, list[Step]] = {
         cron("* * * * *"), later(MINUTE), start(), cron("0 * * * *"), GET, done(RUNNING), LIST,
     ],
     "cron at a time that it has a job for": [
-        cron("0 0 1 1 *", immediately=True), start(), cron("0 0 1 1 *", immediately=True), GET,
+        cron("0 0 1 1 *", immediately=True), start(), ("remove_scheduler", {"id": "s"}),
+        cron("0 0 1 1 *", immediately=True), GET,
     ],
     "cron, then an interval": [cron("0 * * * *"), upsert(every=MINUTE), GET, start(), cron("0 * * * *"), GET],
     "an interval with an offset, then cron": [upsert(every=MINUTE, offset=5000), cron("0 * * * *"), GET],
