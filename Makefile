@@ -23,6 +23,8 @@ RUN_LOCK := requirements/run.txt
 DEV_LOCK := requirements/dev.txt
 # The libraries that `make bench` compares with do not agree on a redis-py, so they live in three environments.
 BENCHED := $(addsuffix /.installed,$(addprefix benchmarks/,.venv .venv-arq .venv-saq))
+# Likewise the Python port of BullMQ, to whom `make chaos` does the same.
+HARMED := chaos/.venv/.installed
 PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
 
 .PHONY: help run test check format docs chaos bench bench-quick differential lock clean
@@ -53,7 +55,7 @@ format: $(VENV)/.dev-installed  ## Format the code, and mend what the linter can
 docs: $(VENV)/.dev-installed  ## Run the code in README and docs, and follow their links.
 	@$(BIN)/python -m pytest tests/test_docs.py
 
-chaos: $(VENV)/.dev-installed $(if $(NODE),interop/node_modules/.package-lock.json)  ## Play the fault matrix, and write its tables in docs/.
+chaos: $(VENV)/.dev-installed $(HARMED) $(if $(NODE),interop/node_modules/.package-lock.json)  ## Play the fault matrix, and write its tables in docs/.
 	@status=0; \
 	$(if $(SOAK),$(BIN)/python -m chaos.soak --minutes $(SOAK) || status=1; $(BIN)/python -m chaos.report,\
 		$(BIN)/python -m chaos $(if $(CELLS),--cells $(CELLS)) $(if $(SIZE),--size $(SIZE)) --write || status=1; \
@@ -71,7 +73,7 @@ differential: $(VENV)/.dev-installed interop/node_modules/.package-lock.json  ##
 		$(if $(PROGRAMS),--programs $(PROGRAMS)) $(if $(SEED),--seed $(SEED))
 
 clean:  ## Remove what was installed and cached here; data of `make run` stays.
-	@rm -rf $(VENV) benchmarks/.venv* interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) benchmarks/.venv* chaos/.venv interop/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 lock: $(BIN)/uv  ## Resolve the dependencies anew and pin them with hashes.
 	@$(BIN)/python requirements/lock.py
@@ -112,7 +114,8 @@ $(VENV)/.dev-installed: $(DEV_LOCK) $(VENV)/.run-installed
 benchmarks/.venv/.installed: requirements/bench.txt
 benchmarks/.venv-arq/.installed: requirements/bench-arq.txt
 benchmarks/.venv-saq/.installed: requirements/bench-saq.txt
-$(BENCHED): | $(BIN)/python
+chaos/.venv/.installed: requirements/chaos.txt
+$(BENCHED) $(HARMED): | $(BIN)/python
 	@echo 'Installing $(notdir $<) ...'
 	@rm -rf $(dir $@) && $(BIN)/python -m venv --without-pip $(dir $@)
 	$(call install,--require-hashes -r $<,--python $(dir $@)bin/python)

@@ -45,7 +45,9 @@ def main() -> int:
     parser.add_argument(
         "--cells", default="", help="keys of cells with commas between; a number means all of its row"
     )
-    parser.add_argument("--clients", default="toril,bullmq", help=f"of {', '.join(get_args(Client))}")
+    parser.add_argument(
+        "--clients", default="toril,bullmq,bullmq-python", help=f"of {', '.join(get_args(Client))}"
+    )
     parser.add_argument(
         "--size", type=float, default=1.0, help="of each cell; 1 is the matrix, 0.3 the smoke test"
     )
@@ -87,7 +89,8 @@ def main() -> int:
         }
         merged = {(line["cell"], line["client"]): line for line in kept} | fresh
         ordered = sorted(
-            merged.values(), key=lambda line: (CELLS[line["cell"]].order, line["client"] != "toril")
+            merged.values(),
+            key=lambda line: (CELLS[line["cell"]].order, get_args(Client).index(line["client"])),
         )
         RESULTS.write_text("".join(json.dumps(line) + "\n" for line in ordered))
         write_page()

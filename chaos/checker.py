@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from toril import Connection, fsck
 
+from .endings import check_limits, check_order, check_pauses
 from .ledger import read
 from .stage import PREFIX, QUEUE, WORKER, Stage
 
@@ -69,6 +70,7 @@ class _Story:
     delay: float = 0.0
     fails: int = 0
     acked: bool = False
+    is_trimmed: bool = False
     starts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ends: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
@@ -78,7 +80,7 @@ async def judge(stage: Stage) -> Verdict:
     lines = sorted(read(stage.directory), key=lambda line: line["t"])
     stories = tell(lines)
     verdict = Verdict(rss_mb=round(max((one.rss_mb() for one in stage.workers), default=0.0), 1))
-    verdict.violations += stage.faults
+    verdict.violations += [*stage.faults, *check_limits(stage, lines), *check_order(stage, lines)]
     async with stage.look() as client:
         states, records = await dump(client, verdict)
         await _check_events(client, states, records, verdict)
@@ -105,6 +107,7 @@ def tell(lines: Iterable[dict[str, Any]]) -> dict[str, _Story]:
         if event == "sent":
             story = stories[line["id"]]
             story.sent, story.delay, story.fails = line["t"], line["delay"], line["fails"]
+            story.is_trimmed = bool(line.get("keep"))
         elif event == "acked":
             stories[line["id"]].acked = True
         elif event == "start":
@@ -164,8 +167,10 @@ async def _check_events(
     """I4 and I8: at most one final event for each job, the last of its events, and it is the state that it is in."""
     finals: Counter[str] = Counter()
     last: dict[str, tuple[str, str]] = {}
-    at = "-"
+    at, is_paused, broken = "-", False, 0
     while rows := await client.xrange(PREFIX + "events", at, "+", count=5000):
+        is_paused, some = check_pauses(rows, is_paused)
+        broken += some
         for _, row in rows:
             job_id, event = row.get("jobId"), row.get("event", "")
             if job_id and event in ("completed", "failed", "added", "waiting", "active", "delayed"):
@@ -173,6 +178,8 @@ async def _check_events(
                     finals[job_id] += 1
                 last[job_id] = (event, row.get("returnvalue", ""))
         at = f"({rows[-1][0]}"
+    if broken:
+        verdict.violations.append(f"I16 {broken} jobs began while the queue was paused")
     verdict.completed = sum("completed" in held for held in states.values())
     _note(verdict, "I4 ended more than once", [job_id for job_id, count in finals.items() if count > 1])
     differ = [
@@ -216,9 +223,10 @@ def _check_ledger(
         verdict.jobs += bool(story.sent)
         verdict.acked += story.acked
         verdict.executed += len(story.starts)
-        if story.acked and not held:
+        was_removed = story.is_trimmed and any(not end.get("failed") for end in story.ends)
+        if story.acked and not held and not was_removed:
             verdict.lost += 1
-        elif story.acked and not _FINAL & set(held):
+        elif story.acked and held and not _FINAL & set(held):
             verdict.stuck += 1
         if "failed" in held and job_id not in stage.may_fail:
             verdict.false_failed += 1
@@ -228,7 +236,12 @@ def _check_ledger(
             unended = len(story.starts) - len(story.ends)
             taken_back = int(record.get("stc", 0))
             verdict.explained += extra if stage.loses_data else min(extra, max(unended, taken_back))
-        if story.starts and story.starts[0]["t"] < story.sent + story.delay - _CLOCKS and story.sent:
+        if (
+            not stage.may_be_early
+            and story.starts
+            and story.starts[0]["t"] < story.sent + story.delay - _CLOCKS
+            and story.sent
+        ):
             early.append(job_id)
         if not story.starts and "completed" in held and not stage.loses_data:
             never_ran.append(job_id)

@@ -3,11 +3,12 @@
 A line is one JSON object, written by one call to the operating system, so `kill -9` loses no line and leaves no half
 one. Times are seconds of this machine's monotonic clock, which all its processes share and nobody turns.
 
-    {"e": "sent", "id", "delay", "fails", "t"}   the producer is about to add a job
+    {"e": "sent", "id", "delay", "fails", "t"}   the producer is about to add a job; with `keep` where it may be removed
     {"e": "acked", "id", "t"}                    its `add` has returned
     {"e": "refused", "id", "why", "t"}           its `add` has raised, and was given up
     {"e": "start", "id", "run", "pid", "t"}      a processor has begun; `run` is the number of this start
     {"e": "end", "id", "run", "pid", "t"}        it has done its work and is about to return
+    {"e": "gone", "id", "run", "pid", "t"}       it was cancelled before it had
     {"e": "fault" | "healed", "what", "t"}       the driver
 """
 

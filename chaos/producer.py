@@ -1,9 +1,9 @@
 """A producer as a process of its own: adds a mixed load, and writes into the ledger what it was told.
 
 `python -m chaos.producer OPTIONS`, a JSON object: url, queue, ledger, rate (jobs per second), count (at least so many),
-seed, those of `shape`, flow_every; with bulk (a number) it adds plain jobs, so many at a time. It goes on until
-SIGTERM, then ends in good order. Each job has an id of its own, so an `add` whose answer was lost is repeated until one
-comes.
+seed, flow_every, those of `shape`, of which keep says how many completed jobs stay; with bulk (a number) it adds plain
+jobs, so many at a time. It goes on until SIGTERM, then ends in good order. Each job has an id of its own, so an `add`
+whose answer was lost is repeated until one comes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import signal
 import sys
 from typing import Any
 
-from toril import ConnectionLostError, FlowJob, FlowProducer, NewJob, Queue, ServerRefusedError, TorilError
+from toril import (
+    ConnectionLostError,
+    FlowJob,
+    FlowProducer,
+    JobOptions,
+    NewJob,
+    Queue,
+    ServerRefusedError,
+    TorilError,
+)
 
 from .ledger import Ledger
 
@@ -34,10 +43,13 @@ def shape(
         data["fails"] = 1
         settings["attempts"] = 3
         settings["backoff"] = 0.05
+    if options.get("keep"):
+        settings["remove_on_complete"] = options["keep"]
     every = options.get("block_every")
     if every and number % every == 0:
-        data["block"] = options["block"]
+        data["block"] = options.get("block", 0)
         data["gil"] = options.get("gil", 0)
+        data["hang"] = options.get("hang", False)
     return f"{options.get('tag', 'j')}-{number}", data, settings
 
 
@@ -53,16 +65,18 @@ async def main(options: dict[str, Any]) -> None:
         async def add(number: int) -> None:
             job_id, data, settings = shape(number, chance, options)
             facts = {"delay": settings.get("delay", 0), "fails": data.get("fails", 0)}
+            keep = options.get("keep")
             members = [job_id]
             if number % options.get("flow_every", 20) == 1:
                 members += [f"{job_id}-{child}" for child in "abc"]
             for member in members:
-                book.write("sent", id=member, **(facts if member == job_id else {"delay": 0, "fails": 0}))
+                known = facts if member == job_id else {"delay": 0, "fails": 0}
+                book.write("sent", id=member, keep=keep, **known)
             # Bounded by the cell's own deadline: the driver kills a producer that does not end.
             while True:
                 try:
                     if len(members) > 1:
-                        await flows.add(flow(members, data, settings, options["queue"]))
+                        await flows.add(flow(members, data, settings, options))
                     else:
                         await queue.add("work", data, job_id=job_id, **settings)
                 except (ConnectionLostError, ServerRefusedError) as error:
@@ -115,9 +129,13 @@ async def main(options: dict[str, Any]) -> None:
     book.write("done", count=number)
 
 
-def flow(members: list[str], data: dict[str, Any], settings: dict[str, Any], queue: str) -> FlowJob:
+def flow(
+    members: list[str], data: dict[str, Any], settings: dict[str, Any], options: dict[str, Any]
+) -> FlowJob:
     """A parent and its children."""
-    children = [FlowJob("work", queue, {"ms": 2}, {"job_id": child}) for child in members[1:]]
+    queue = options["queue"]
+    rules: JobOptions = {"remove_on_complete": options["keep"]} if options.get("keep") else {}
+    children = [FlowJob("work", queue, {"ms": 2}, {**rules, "job_id": child}) for child in members[1:]]
     return FlowJob("work", queue, data, {"job_id": members[0], **settings}, children)  # type: ignore[typeddict-item]
 
 

@@ -22,7 +22,7 @@ SOAK: Final = ROOT / "chaos" / "results" / "soak.json"
 PAGE: Final = ROOT / "docs" / "explanation" / "reliability.md"
 _MATRIX: Final = ("<!-- begin: make chaos -->", "<!-- end: make chaos -->")
 _SOAK: Final = ("<!-- begin: make chaos SOAK=30 -->", "<!-- end: make chaos SOAK=30 -->")
-_NAMES: Final = {"toril": "toril", "bullmq": "BullMQ"}
+_NAMES: Final = {"toril": "toril", "bullmq": "BullMQ", "bullmq-python": "BullMQ Python"}
 _RESULTS: Final = {"pass": "✓", "fail": "✗", "skip": "–"}
 
 
@@ -83,6 +83,14 @@ def remarks(lines: list[dict[str, Any]]) -> str:
     ]
     if red:
         parts += ["Not green:", "", *red, ""]
+    measured = [
+        f"- {line['cell']}, {_NAMES[line['client']]}: "
+        + ", ".join(f"{name} {value}" for name, value in line["facts"].items())
+        for line in lines
+        if line.get("facts")
+    ]
+    if measured:
+        parts += ["Measured besides:", "", *measured, ""]
     played = {CELLS[str(line["cell"])].order[0] for line in lines}
     absent = [f"- {row}: {why}" for row, why in ABSENT.items() if int(row) not in played]
     missing = [f"- {row}: not played" for row in range(1, 45) if row not in played and str(row) not in ABSENT]
@@ -97,6 +105,7 @@ def _short(violation: str) -> str:
 
 def caption(lines: list[dict[str, Any]]) -> str:
     """How, where and when."""
+    skipped = sum(line["status"] == "skip" for line in lines)
     toril_lines = [line for line in lines if line["client"] == "toril"]
     greens = sum(line["status"] == "pass" for line in toril_lines)
     jobs = sum(line["jobs"] for line in toril_lines)
@@ -107,7 +116,7 @@ def caption(lines: list[dict[str, Any]]) -> str:
         f"{greens} of {len(toril_lines)} cells are green for toril, over {jobs:,} jobs; {minutes:.0f} minutes, "
         f"several at a time. Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}, on "
         f"{os.cpu_count()} processors{_allowed(lines)}. Made by `make chaos`: {'; '.join(made)}. "
-        "Each line with its seed: `chaos/results/matrix.jsonl`."
+        f"{f'{skipped} cells did not run. ' if skipped else ''}Each line with its seed: `chaos/results/matrix.jsonl`."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import shutil
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,9 +34,12 @@ from .proxy import Proxy
 __all__ = ["PREFIX", "QUEUE", "WORKER", "Client", "Plan", "Running", "SkipCellError", "Stage", "staged"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-QUEUE: Final = "chaos"
+QUEUE: Final = "{chaos}"
+"""In braces, so that its keys share a slot of a cluster."""
 PREFIX: Final = f"bull:{QUEUE}:"
-Client = Literal["toril", "bullmq"]
+PORT: Final = ROOT / "chaos" / ".venv" / "bin" / "python"
+"""Of the environment of BullMQ's Python port, which needs another redis-py."""
+Client = Literal["toril", "bullmq", "bullmq-python"]
 DIED_TALKING: Final = re.compile(
     r"Traceback|never retrieved|was destroyed but it is pending|ResourceWarning|Unhandled|never awaited"
 )
@@ -43,6 +47,10 @@ DIED_TALKING: Final = re.compile(
 
 class SkipCellError(Exception):
     """The cell cannot run on this machine, and says why."""
+
+
+class NoLoadError(Exception):
+    """The load did not begin, so nothing was harmed and nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,9 @@ WORKER: Final[dict[str, Any]] = {
 
 
 class Running:
-    """A process of the cell. What it prints is kept in a file."""
+    """A process of the cell, and those that it starts. What they print is kept in a file."""
 
-    def __init__(self, command: Sequence[str], output: Path) -> None:
+    def __init__(self, command: Sequence[str], output: Path, more: Mapping[str, str] | None = None) -> None:
         self.output = output
         with output.open("ab") as file:
             self.process = subprocess.Popen(
@@ -93,6 +101,9 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(more or {})},
+                # A group of its own, so that whatever it starts ends with it.
+                start_new_session=True,
             )
 
     @property
@@ -109,8 +120,9 @@ class Running:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        self.process.kill()
+        """SIGKILL to it and to all that it has started, and wait for the end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
 
     async def ended(self, seconds: float) -> int | None:
@@ -119,6 +131,13 @@ class Running:
             return await asyncio.to_thread(self.process.wait, seconds)
         except subprocess.TimeoutExpired:
             return None
+
+    def held(self) -> tuple[int, int]:
+        """How many files it has open, and how many threads it has; zeros where the system does not say."""
+        with contextlib.suppress(OSError):
+            place = Path(f"/proc/{self.pid}")
+            return len(list((place / "fd").iterdir())), len(list((place / "task").iterdir()))
+        return 0, 0
 
     def rss_mb(self) -> float:
         """Memory that it holds; 0 where the system does not say."""
@@ -173,6 +192,18 @@ class Stage:
         """What the cell has opened."""
         self.may_fail: set[str] = set()
         """Jobs that are meant to fail."""
+        self.keeps: int | None = None
+        """How many completed jobs are kept; None for all."""
+        self.at_once: int | None = None
+        """How many jobs of all workers together may run at a time; None for any number."""
+        self.limited_since = 0.0
+        """From when on that is so, by the ledger's clock."""
+        self.order: list[str] | None = None
+        """In which jobs must begin; None where that is not to be judged."""
+        self.may_be_early = False
+        """The server's clock itself was moved: what is due is due by that clock."""
+        self.first_held: dict[int, tuple[int, int]] = {}
+        """Files and threads of each worker when it had begun."""
 
     # --- processes ---
 
@@ -181,8 +212,10 @@ class Stage:
         """Where workers and producer find the server."""
         return self.proxy.url if self.plan.proxied else f"redis://127.0.0.1:{self.port}"
 
-    def start_worker(self, url: str | None = None, under: Sequence[str] = (), **options: Any) -> Running:
-        """Start one more worker, perhaps under another program."""
+    def start_worker(
+        self, url: str | None = None, more: Mapping[str, str] | None = None, **options: Any
+    ) -> Running:
+        """Start one more worker, perhaps with more in its environment."""
         settings = {
             "url": url or self.url,
             "queue": QUEUE,
@@ -191,15 +224,18 @@ class Stage:
             **self.plan.worker,
             **options,
         }
-        return self._start("worker", settings, under)
+        return self._start("worker", settings, more)
 
-    def _start(self, role: str, settings: dict[str, Any], under: Sequence[str] = ()) -> Running:
-        if settings.pop("client", self.client) == "bullmq":
-            command = ["node", str(ROOT / "interop" / "chaos.js"), role, json.dumps(settings)]
+    def _start(self, role: str, settings: dict[str, Any], more: Mapping[str, str] | None = None) -> Running:
+        client = settings.pop("client", self.client)
+        if client == "bullmq":
+            command = ["node", str(ROOT / "interop" / "chaos.js"), role]
+        elif client == "bullmq-python":
+            command = [str(PORT), "-m", "chaos.peers.bullmq_python", role]
         else:
-            warnings = ["-W", "default::ResourceWarning"]
-            command = [sys.executable, *warnings, "-m", f"chaos.{role}", json.dumps(settings)]
-        running = Running([*under, *command], self.directory / f"{role}-{len(self.everyone)}.out")
+            command = [sys.executable, "-W", "default::ResourceWarning", "-m", f"chaos.{role}"]
+        output = self.directory / f"{role}-{len(self.everyone)}.out"
+        running = Running([*command, json.dumps(settings)], output, more)
         self.everyone.append(running)
         if role == "worker":
             self.workers.append(running)
@@ -254,9 +290,11 @@ class Stage:
         while time.monotonic() < deadline:
             events = [line["e"] for line in read(self.directory)]
             if events.count("ready") >= len(self.workers) and events.count("end") >= count:
+                for one in self.workers:
+                    self.first_held.setdefault(one.pid, one.held())
                 return
             await asyncio.sleep(0.1)
-        raise RuntimeError(f"the load did not begin within {seconds:g} s\n{self.words()}")
+        raise NoLoadError(f"the load did not begin within {seconds:g} s\n{self.words()}")
 
     async def has_run(self, worker: Running, seconds: float = 60) -> None:
         """Wait until this worker has begun a job."""
@@ -267,19 +305,39 @@ class Stage:
             await asyncio.sleep(0.1)
         raise RuntimeError(f"a worker has run no job within {seconds:g} s\n{self.words()}")
 
+    async def has_begun(self, job_id: str, seconds: float = 60) -> None:
+        """Wait until this job has begun."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if any(line["e"] == "start" and line["id"] == job_id for line in read(self.directory)):
+                return
+            await asyncio.sleep(0.02)
+        raise RuntimeError(f"job {job_id!r} has not begun within {seconds:g} s")
+
     async def drain(self) -> float:
-        """End the load, and wait until nothing is left to run; return how long that took."""
-        began = time.monotonic()
+        """End the load, and wait until nothing is left to run; return how long that took.
+
+        It is given up when nothing has moved for `settle` seconds, or after four times as long. Then the workers are
+        frozen, so that nothing moves while it is judged.
+        """
+        began = moved = time.monotonic()
         if self.producer is not None:
             self.producer.signal(signal.SIGTERM)
-            if await self.producer.ended(self.plan.settle) is None:
+            if await self.producer.ended(2 * self.plan.settle) is None:
                 self.faults.append("the producer did not end")
                 self.producer.kill()
+        left = -1
         async with self.look() as client:
-            while time.monotonic() - began < self.plan.settle:
-                if await unfinished(client) == 0:
-                    break
+            while (now := time.monotonic()) - began < 4 * self.plan.settle and now - moved < self.plan.settle:
+                before, left = left, await unfinished(client)
+                if left == 0:
+                    return now - began
+                if left != before:
+                    moved = now
                 await asyncio.sleep(0.05)
+        for one in self.workers:
+            one.signal(signal.SIGSTOP)
+        self.faults.append(f"not drained within {time.monotonic() - began:.0f} s: {left} jobs")
         return time.monotonic() - began
 
     @contextlib.asynccontextmanager
@@ -287,6 +345,11 @@ class Stage:
         """A client of one's own, past the proxy."""
         async with redis.asyncio.Redis(host="127.0.0.1", port=self.port, decode_responses=True) as client:
             yield client
+
+    async def keep_events(self) -> None:
+        """Let the server keep all events, so that they can be replayed."""
+        async with self.look() as client:
+            await client.hset(PREFIX + "meta", "opts.maxLenEvents", "10000000")
 
     async def restart_server(self, stop: bool = False) -> None:
         """End the server by SIGKILL, or in good order, and start it on the same files and port."""
@@ -344,6 +407,8 @@ async def staged(
         shutil.which("node") is None or not (ROOT / "interop" / "node_modules" / "bullmq").is_dir()
     ):
         raise SkipCellError("BullMQ for Node.js is not installed: make test installs it")
+    if client == "bullmq-python" and not PORT.exists():
+        raise SkipCellError("BullMQ's Python port is not installed: make chaos installs it")
     with tempfile.TemporaryDirectory(prefix="toril-chaos-") as scratch:
         directory = Path(scratch)
         data = directory / "data"
@@ -352,9 +417,7 @@ async def staged(
         await asyncio.to_thread(server.start)
         stage = Stage(client, plan, directory, server, random.Random(seed), scale)
         try:
-            async with stage.look() as look:
-                # All events are kept, so that they can be replayed.
-                await look.hset(PREFIX + "meta", "opts.maxLenEvents", "10000000")
+            await stage.keep_events()
             async with stage.proxy, stage.exits:
                 if begin:
                     for _ in range(plan.workers):
@@ -363,8 +426,8 @@ async def staged(
                     await stage.ready(20)
                 yield stage
         finally:
+            # SIGKILL ends frozen processes as well.
             for running in stage.everyone:
-                running.signal(signal.SIGCONT)
                 running.kill()
             stage.book.close()
             await asyncio.to_thread(server.stop)

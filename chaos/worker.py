@@ -7,6 +7,9 @@
     block   seconds for which it holds up the event loop
     gil     seconds for which no thread of the process can run
     pill    it ends its process
+    hang    it never ends
+
+With an option `timeout` (seconds) an attempt may take no longer.
 """
 
 from __future__ import annotations
@@ -52,7 +55,11 @@ async def main(options: dict[str, Any]) -> None:
             time.sleep(data["block"])  # noqa: ASYNC251 - on purpose
         if data.get("gil"):
             hold_gil(data["gil"])
-        await asyncio.sleep(data.get("ms", 0) / 1000)
+        try:
+            await asyncio.sleep(3600 if data.get("hang") else data.get("ms", 0) / 1000)
+        except asyncio.CancelledError:
+            book.write("gone", id=job.id, run=run, pid=pid)
+            raise
         if job.attempts_made < data.get("fails", 0):
             book.write("end", id=job.id, run=run, pid=pid, failed=True)
             raise ValueError("this attempt is to fail")
@@ -61,7 +68,12 @@ async def main(options: dict[str, Any]) -> None:
 
     # Names of the library's options, for the library.
     async with Queue(options.pop("queue"), connection=options.pop("url")) as queue:
-        worker = Worker(queue, process, **options)
+        if seconds := options.pop("timeout", None):
+            # Only a processor of the queue's own has a limit of time.
+            queue.processor("work", timeout=seconds)(process)
+            worker = Worker(queue, **options)
+        else:
+            worker = Worker(queue, process, **options)
         worker.on("ready", lambda: book.write("ready", pid=pid))
 
         @worker.on("lock_lost")

@@ -51,6 +51,7 @@ async function work() {
     stalledInterval: options.stalled_interval * 1000,
     maxStalledCount: options.max_stalled_count,
     drainDelay: options.drain_delay,
+    ...(options.limiter && { limiter: { max: options.limiter[0], duration: options.limiter[1] * 1000 } }),
   });
   worker.on('error', (error) => write('error', { pid, what: error.name }));
   worker.on('ready', () => write('ready', { pid }));
@@ -87,17 +88,19 @@ async function produce() {
       opts.attempts = 3;
       opts.backoff = { type: 'fixed', delay: 50 };
     }
+    if (options.keep) opts.removeOnComplete = options.keep;
     if (options.block_every && number % options.block_every === 0) data.block = options.block;
     const children = number % (options.flow_every ?? 20) === 1 ? ['a', 'b', 'c'].map((letter) => `${id}-${letter}`) : [];
-    write('sent', { id, delay: (opts.delay ?? 0) / 1000, fails: data.fails ?? 0 });
-    for (const child of children) write('sent', { id: child, delay: 0, fails: 0 });
+    const { keep } = options;
+    write('sent', { id, delay: (opts.delay ?? 0) / 1000, fails: data.fails ?? 0, keep });
+    for (const child of children) write('sent', { id: child, delay: 0, fails: 0, keep });
     for (;;) {
       try {
         if (children.length) {
           await flows.add({
             name: 'work', queueName: options.queue, data, opts,
             children: children.map((jobId) => (
-              { name: 'work', queueName: options.queue, data: { ms: 2 }, opts: { jobId } })),
+              { name: 'work', queueName: options.queue, data: { ms: 2 }, opts: { ...(keep && { removeOnComplete: keep }), jobId } })),
           });
         } else await queue.add('work', data, opts);
         for (const one of [id, ...children]) write('acked', { id: one });

@@ -1,8 +1,8 @@
-"""Pin every dependency, with hashes, in run.txt, dev.txt and bench*.txt: `make lock`.
+"""Pin every dependency, with hashes, in run.txt, dev.txt, bench*.txt and chaos.txt: `make lock`.
 
 `run.txt` is what `make run` needs, `dev.txt` that and the tools, `bench*.txt` the libraries that `make bench` compares
-with, in environments of their own. The files hold for Python 3.11 and later on all
-platforms, and name no registry, so that they install from whichever one a machine is set up for.
+with and `chaos.txt` the one that `make chaos` does, in environments of their own. The files hold for Python 3.11 and
+later on all platforms, and name no registry, so that they install from whichever one a machine is set up for.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ if __name__ == "__main__":
     compile_lock(
         "dev.txt", SOURCES, *OURS, "--extra", "test", "--group", "dev", "--constraint", "requirements/run.txt"
     )
-    for name in ("bench", "bench-arq", "bench-saq"):
+    for name in ("bench", "bench-arq", "bench-saq", "chaos"):
         compile_lock(f"{name}.txt", [f"requirements/{name}.in"])

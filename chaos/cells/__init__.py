@@ -6,7 +6,7 @@ with a letter where a row has several settings.
 
 from __future__ import annotations
 
-from . import clocks, loads, network, processes, server  # noqa: F401 - they enter themselves
+from . import clocks, loads, network, processes, server, topologies  # noqa: F401 - they enter themselves
 from ._registry import ABSENT, CELLS, Cell
 
 __all__ = ["ABSENT", "CELLS", "SMOKE", "Cell"]

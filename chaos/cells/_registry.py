@@ -44,8 +44,12 @@ class Cell:
 
 CELLS: Final[dict[str, Cell]] = {}
 
+PORTED: Final = frozenset({"1", "3", "6", "8", "11", "12", "12b", "14", "16", "22", "24", "34"})
+"""Cells that BullMQ's Python port plays too: those that need nothing that it does not have."""
+
 ABSENT: Final[dict[str, str]] = {
     "30": "nothing that happens to a process: `tests/interop/test_cron.py` compares DST with BullMQ",
+    "33": "the library has no workers that run each job in a process of its own",
     "36": "a million jobs: `make bench SCALE=1`, in [performance](performance.md)",
     "40": "2,000 queues: likewise",
     "41": "200 workers: likewise",
@@ -69,7 +73,8 @@ def cell(
     def enter(play: Play) -> Play:
         if key in CELLS:
             raise ValueError(f"cell {key} is there already: {CELLS[key].fault}")
-        CELLS[key] = Cell(key, fault, play, plan or Plan(), clients, begins, within)
+        everyone: tuple[Client, ...] = (*clients, "bullmq-python") if key in PORTED else clients
+        CELLS[key] = Cell(key, fault, play, plan or Plan(), everyone, begins, within)
         return play
 
     return enter

@@ -1,12 +1,27 @@
-"""Harm to clocks: workers whose clock is wrong. The ledger's clock is the monotonic one, which nobody turns."""
+"""Harm to clocks: those of workers, and the server's. The ledger's clock is the monotonic one, which nobody turns.
+
+A library that is loaded before all others answers for the clock; it starts no process of its own, so whoever is
+told to end, ends.
+"""
 
 from __future__ import annotations
 
-import shutil
+import asyncio
+import stat
+from pathlib import Path
 
 from chaos.stage import Plan, SkipCellError, Stage
+from toril.embedded import EmbeddedServer, find_binary
 
 from ._registry import cell
+
+
+def turned(**settings: str) -> dict[str, str]:
+    """What stands in the environment of a process whose clock is wrong."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        raise SkipCellError("libfaketime is not installed: apt-get install faketime")
+    return {"LD_PRELOAD": str(found[0]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **settings}
 
 
 @cell(
@@ -14,13 +29,42 @@ from ._registry import cell
 )
 async def wrong_clocks(stage: Stage) -> None:
     """No delayed job may start early or an hour late, and no lock may be taken for old."""
-    faketime = shutil.which("faketime")
-    if faketime is None:
-        raise SkipCellError("faketime is not installed: apt-get install faketime")
     stage.no_stalls = True
     for offset in ("+1h", "-1h"):
-        stage.start_worker(under=["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", faketime, "-f", offset])
+        stage.start_worker(more=turned(FAKETIME=offset))
     stage.start_worker()
     stage.start_producer()
     await stage.ready(40, seconds=60)
     await stage.pause(10 * stage.scale)
+
+
+@cell("29", "the server's clock jumps ahead by an hour", Plan(workers=0, rate=100), begins=False)
+async def server_jumps(stage: Stage) -> None:
+    """All locks run out at that moment: what ran is taken back, once. What is delayed is due, by the server's clock."""
+    stage.may_be_early = True
+    clock = stage.directory / "clock"
+    clock.write_text("+0")
+    program = stage.directory / "turned-server"
+    settings = turned(FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_NO_CACHE="1")
+    given = " ".join(f"{name}='{value}'" for name, value in settings.items())
+    program.write_text(f"#!/bin/sh\nexec env {given} '{find_binary()}' \"$@\"\n")
+    program.chmod(stat.S_IRWXU)
+    server = EmbeddedServer(binary=program)
+    await asyncio.to_thread(server.start)
+    stage.exits.callback(server.stop)
+    stage.port = server.port
+    await stage.keep_events()
+    for _ in range(3):
+        stage.start_worker(url=server.url)
+    stage.start_producer(url=server.url)
+    await stage.ready(40, seconds=60)
+    await stage.pause(2.0)
+    stage.fault("clock jumps")
+    async with stage.look() as client:
+        before = (await client.time())[0]
+        clock.write_text("+3600")
+        moved = (await client.time())[0] - before
+    if moved < 3000:
+        raise SkipCellError("the server does not mind libfaketime")
+    stage.healed("clock has jumped")
+    await stage.pause(8.0)

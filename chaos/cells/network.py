@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from chaos.proxy import Rule
-from chaos.stage import Plan, Stage
+from chaos.stage import QUEUE, WORKER, Plan, Stage
+from toril import Queue
 
 from ._registry import cell
 
@@ -32,6 +34,28 @@ async def half_open(stage: Stage) -> None:
     await stage.pause(20.0)
 
 
+LIMITED = Plan(rate=30, worker={"limiter": (30, 1)}, settle=60)
+
+
+@cell("11b", "RST while the queue is paused and resumed, 5 jobs at a time in all, 30 a second", LIMITED)
+async def reset_within_limits(stage: Stage) -> None:
+    """The driver sets the limits, past the proxy."""
+    async with Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue:
+        await queue.set_global_concurrency(5)
+        # Those that had begun before the limit are no fault of it.
+        await asyncio.sleep(1)
+        stage.limited_since = time.monotonic()
+        stage.at_once = 5
+        for _ in range(stage.times(8)):
+            await stage.pause(0.5, 0.8)
+            await queue.pause()
+            stage.fault("RST")
+            stage.proxy.reset()
+            await stage.pause(0.2, 0.4)
+            await queue.resume()
+            stage.healed("RST")
+
+
 @cell("12b", "everything hangs for 6 s, then goes on")
 async def black_hole(stage: Stage) -> None:
     stage.fault("black hole")
@@ -40,6 +64,22 @@ async def black_hole(stage: Stage) -> None:
     stage.proxy.black_hole = False
     stage.healed("black hole")
     await stage.pause(2.0)
+
+
+@cell("16", "one worker is cut off from the server for 3 locks, by the proxy", Plan(workers=2))
+async def cut_off(stage: Stage) -> None:
+    """What it sends meanwhile arrives afterwards, too late."""
+    proxy = await stage.open_proxy()
+    lone = stage.start_worker(url=proxy.url)
+    await stage.ready(40)
+    await stage.has_run(lone)
+    await stage.pause(1.0)
+    stage.fault("cut off")
+    proxy.black_hole = True
+    await asyncio.sleep(3 * WORKER["lock_duration"])
+    proxy.black_hole = False
+    stage.healed("joined again")
+    await stage.pause(3.0)
 
 
 # The default lock: on a slow network nothing may be taken back.

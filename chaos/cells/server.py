@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import socket
 import sys
-import time
 from collections import Counter
-from typing import Any
-
-import redis.asyncio
 
 from chaos.ledger import read
-from chaos.stage import Plan, Running, Stage
-from toril.embedded import EmbeddedServer, find_binary
+from chaos.stage import Plan, Stage
 
 from ._registry import cell
 
@@ -173,60 +166,3 @@ async def forget_all(stage: Stage) -> None:
             await client.flushall()
             stage.healed("FLUSHALL")
     await stage.pause(2.0)
-
-
-@cell(
-    "18",
-    "fail-over by Sentinel: the primary is killed",
-    Plan(workers=0),
-    clients=("toril",),
-    begins=False,
-    within=10,
-)
-async def fail_over(stage: Stage) -> None:
-    """Replication is asynchronous: what the replica had not got is lost, as with any client."""
-    stage.loses_data = True
-    replica = EmbeddedServer(config={"replicaof": f"127.0.0.1 {stage.port}"})
-    await asyncio.to_thread(replica.start)
-    stage.exits.callback(replica.stop)
-    port = await watch_over(stage)
-    url = f"redis+sentinel://127.0.0.1:{port}/main/0"
-    for _ in range(3):
-        stage.start_worker(url=url)
-    stage.start_producer(url=url)
-    await stage.ready(40)
-    await stage.pause(1.0)
-    stage.fault("primary ends")
-    began = time.monotonic()
-    await asyncio.to_thread(stage.server.kill)
-    stage.port = replica.port
-    async with stage.look() as client:
-        while (await client.info("replication"))["role"] != "master":  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    stage.healed("replica rules")
-    stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
-    await stage.pause(8.0)
-
-
-async def watch_over(stage: Stage) -> int:
-    """Start a Sentinel over the stage's server; return its port, once it knows the replica."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    rules = stage.directory / "sentinel.conf"
-    rules.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {stage.directory}\n"
-        f"sentinel monitor main 127.0.0.1 {stage.port} 1\n"
-        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
-    )
-    sentinel = Running([str(find_binary()), str(rules), "--sentinel"], stage.directory / "sentinel.log")
-    stage.exits.callback(sentinel.kill)
-    async with redis.asyncio.Redis(port=port, decode_responses=True) as client:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(redis.RedisError):
-                answer: Any = await client.execute_command("SENTINEL", "REPLICAS", "main")  # type: ignore[no-untyped-call]
-                if answer:
-                    return port
-            await asyncio.sleep(0.1)
-    raise RuntimeError("the Sentinel has found no replica within 30 s")

@@ -1,0 +1,1 @@
+"""Clients of other libraries that need an environment of their own."""
