@@ -109,7 +109,7 @@ async def check_leftovers(stage: Stage, verdict: Any) -> None:
     async with Connection(f"redis://127.0.0.1:{stage.port}") as connection:
         await Queue(QUEUE, connection=connection).obliterate(force=True)
     async with stage.look() as client:
-        left = [key.removeprefix(PREFIX) async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
+        keys: list[str] = [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
     if left:
         found.append(
             f"I10 {len(left)} keys are left of an obliterated queue, such as {', '.join(sorted(left)[:3])}"

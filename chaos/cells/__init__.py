@@ -6,7 +6,13 @@ with a letter where a row has several settings.
 
 from __future__ import annotations
 
-from . import clocks, loads, network, processes, server, topologies  # noqa: F401 - they enter themselves
+# They enter themselves.
+from . import clocks as clocks
+from . import loads as loads
+from . import network as network
+from . import processes as processes
+from . import server as server
+from . import topologies as topologies
 from ._registry import ABSENT, CELLS, Cell
 
 __all__ = ["ABSENT", "CELLS", "SMOKE", "Cell"]
