@@ -110,7 +110,6 @@ async def check_leftovers(stage: Stage, verdict: Any) -> None:
         await Queue(QUEUE, connection=connection).obliterate(force=True)
     async with stage.look() as client:
         keys: list[str] = [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
-    if left:
-        found.append(
-            f"I10 {len(left)} keys are left of an obliterated queue, such as {', '.join(sorted(left)[:3])}"
-        )
+    if keys:
+        some = ", ".join(key.removeprefix(PREFIX) for key in sorted(keys)[:3])
+        found.append(f"I10 {len(keys)} keys are left of an obliterated queue, such as {some}")

@@ -122,7 +122,7 @@ def caption(lines: list[dict[str, Any]]) -> str:
 
 def _allowed(lines: list[dict[str, Any]]) -> str:
     slack = max(line.get("slack", 1.0) for line in lines)
-    return "" if slack == 1 else f", which is why recoveries were allowed {slack:g} times as long"
+    return "" if slack == 1 else f", which is why recoveries and exits were allowed {slack:g} times as long"
 
 
 def soaked(figures: dict[str, Any]) -> str:

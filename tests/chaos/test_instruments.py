@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from chaos.checker import recovery, tell
+from chaos.endings import check_limits, check_order, check_pauses
 from chaos.proxy import Proxy, Rule, frame_end
 from chaos.report import PAGE, rewrite
+from chaos.stage import Plan
 from toril.embedded import EmbeddedServer
 
 ECHO = "redis.call('INCR', KEYS[1]) return 'done'"
@@ -80,6 +83,45 @@ def test_the_ledger_is_sorted_by_job() -> None:
     )
     assert stories["a"].acked
     assert len(stories["a"].starts) == 1
+
+
+def _stage(**facts: Any) -> Any:
+    """As much of a stage as the checks of its ledger look at."""
+    plan = Plan(worker={"concurrency": 2, "limiter": (2, 1)})
+    return SimpleNamespace(
+        plan=plan, facts={}, **{"at_once": None, "limited_since": 0.0, "order": None, **facts}
+    )
+
+
+def _run(event: str, job_id: str, at: float, pid: int = 1) -> dict[str, Any]:
+    return {"e": event, "id": job_id, "run": 1, "pid": pid, "t": at}
+
+
+def test_too_many_jobs_at_once_are_seen() -> None:
+    """In one worker, in all of them, and in one window; a job that was cancelled runs no longer."""
+    starts = [_run("start", job_id, at) for job_id, at in (("a", 1.0), ("b", 2.0), ("c", 9.0))]
+    cancelled = [*starts[:2], _run("gone", "a", 3.0), starts[2]]
+    assert check_limits(_stage(), cancelled) == []
+    assert "3 jobs at once in a worker" in check_limits(_stage(), starts)[0]
+    assert "2 jobs at once, not 1" in check_limits(_stage(at_once=1), cancelled)[0]
+    close = [_run("start", str(number), number / 10, pid=number) for number in range(5)]
+    assert "5 jobs began within 1 s" in check_limits(_stage(), close)[0]
+
+
+def test_a_wrong_order_is_seen() -> None:
+    """A job that is begun again at once, since it was handed back, is in its place."""
+    lines = [_run("start", job_id, at) for at, job_id in enumerate("aabbc")]
+    assert check_order(_stage(order=["a", "b", "c"]), lines) == []
+    assert "was b, not c" in check_order(_stage(order=["a", "c", "b"]), lines)[0]
+    assert "3 jobs began, not 4" in check_order(_stage(order=["a", "b", "c", "d"]), lines)[0]
+
+
+def test_a_job_that_begins_in_a_pause_is_seen() -> None:
+    """Also where the pause was in an earlier part of the events."""
+    rows = [("1", {"event": "paused"}), ("2", {"event": "active"}), ("3", {"event": "resumed"})]
+    assert check_pauses(rows, is_paused=False) == (False, 1)
+    assert check_pauses(rows[1:2], is_paused=True) == (True, 1)
+    assert check_pauses(rows[1:2], is_paused=False) == (False, 0)
 
 
 def test_the_page_has_a_place_for_its_tables() -> None:
