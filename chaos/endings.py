@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import Any, Final
 
@@ -110,8 +109,11 @@ async def check_leftovers(stage: Stage, verdict: Any) -> None:
     async with Connection(f"redis://127.0.0.1:{stage.port}") as connection:
         await Queue(QUEUE, connection=connection).obliterate(force=True)
     async with stage.look() as client:
-        scan: AsyncIterator[str] = client.scan_iter(match=f"{PREFIX}*", count=2000)
-        keys = [key async for key in scan]
+        keys = await _keys(client)
     if keys:
         some = ", ".join(key.removeprefix(PREFIX) for key in sorted(keys)[:3])
         found.append(f"I10 {len(keys)} keys are left of an obliterated queue, such as {some}")
+
+
+async def _keys(client: Any) -> list[str]:
+    return [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
