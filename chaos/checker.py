@@ -235,7 +235,9 @@ def _check_ledger(
             verdict.duplicates += extra
             unended = len(story.starts) - len(story.ends)
             taken_back = int(record.get("stc", 0))
-            verdict.explained += extra if stage.loses_data else min(extra, max(unended, taken_back))
+            # Of a job that was removed nobody knows any more how often it was taken back.
+            is_unknown = stage.loses_data or (was_removed and not record)
+            verdict.explained += extra if is_unknown else min(extra, max(unended, taken_back))
         if (
             not stage.may_be_early
             and story.starts

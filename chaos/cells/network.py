@@ -34,7 +34,7 @@ async def half_open(stage: Stage) -> None:
     await stage.pause(20.0)
 
 
-LIMITED = Plan(rate=30, worker={"limiter": (30, 1)}, settle=60)
+LIMITED = Plan(rate=20, worker={"limiter": (30, 1)}, settle=60)
 
 
 @cell("11b", "RST while the queue is paused and resumed, 5 jobs at a time in all, 30 a second", LIMITED)
