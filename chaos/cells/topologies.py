@@ -127,17 +127,29 @@ async def plan_fail_over(stage: Stage) -> None:
     await begin(stage, f"redis+sentinel://127.0.0.1:{sentinel}/main/0")
     stage.fault("fail-over")
     began = time.monotonic()
-    try:
-        await ask(sentinel, "SENTINEL", "FAILOVER", "main", "COORDINATED")
-        stage.facts["is_coordinated"] = True
-    except ResponseError:
-        stage.loses_data = True
-        await ask(sentinel, "SENTINEL", "FAILOVER", "main")
+    stage.facts["is_coordinated"] = is_coordinated = await order_fail_over(sentinel)
+    stage.loses_data = not is_coordinated
     stage.port = replica.port
     await until("the replica to rule", lambda: rules(replica.port))
     stage.healed("replica rules")
     stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
     await stage.pause(5.0)
+
+
+async def order_fail_over(sentinel: int, seconds: float = 30) -> bool:
+    """Return whether the old primary waits for the replica. A Sentinel takes its time to trust a new replica."""
+    deadline = time.monotonic() + seconds
+    more = ["COORDINATED"]
+    while True:
+        try:
+            await ask(sentinel, "SENTINEL", "FAILOVER", "main", *more)
+            return bool(more)
+        except ResponseError as error:
+            if time.monotonic() > deadline:
+                raise
+            if "NOGOODSLAVE" not in str(error) and "INPROG" not in str(error):
+                more = []
+            await asyncio.sleep(0.2)
 
 
 async def begin_on_cluster(stage: Stage, with_replica: bool = False) -> list[EmbeddedServer]:
