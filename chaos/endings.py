@@ -15,6 +15,8 @@ __all__ = ["check_leftovers", "check_limits", "check_order", "check_pauses"]
 MORE_FILES: Final = 10
 """By which a worker's open files may grow over a cell: connections that it did not need at first."""
 MORE_THREADS: Final = 4
+RECEIPT: Final = 300
+"""Seconds for which the receipt of an add outlives its queue."""
 
 
 def check_limits(stage: Stage, lines: list[dict[str, Any]]) -> list[str]:
@@ -116,4 +118,6 @@ async def check_leftovers(stage: Stage, verdict: Any) -> None:
 
 
 async def _keys(client: Any) -> list[str]:
-    return [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
+    """Those that stay: a receipt of an add is gone by itself within five minutes."""
+    keys = [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
+    return [key for key in keys if not 0 < await client.ttl(key) <= RECEIPT]

@@ -101,6 +101,7 @@ class Proxy:
         port: Likewise.
         chance: Decides what is left to chance.
         names: The names of scripts by their SHA, for rules that mean certain scripts.
+        is_deaf: It does not look into what goes through, so no rule applies: between servers there is more than RESP.
     """
 
     def __init__(
@@ -110,8 +111,10 @@ class Proxy:
         *,
         host: str = "127.0.0.1",
         names: dict[str, str] | None = None,
+        is_deaf: bool = False,
     ) -> None:
         self._where = (host, port)
+        self._is_deaf = is_deaf
         self._chance = chance
         self._names = names or {}
         self._server: asyncio.Server | None = None
@@ -218,7 +221,7 @@ class Proxy:
                 await asyncio.sleep(max(0.0, mean + self._chance.uniform(-jitter, jitter)))
             if self.throttle is not None:
                 await asyncio.sleep(len(data) / self.throttle)
-            data, goes_on = look(data)
+            data, goes_on = (data, True) if self._is_deaf else look(data)
             target.write(data)
             with contextlib.suppress(ConnectionError):
                 await target.drain()

@@ -241,10 +241,12 @@ class Stage:
             self.workers.append(running)
         return running
 
-    async def open_proxy(self) -> Proxy:
-        """One more way to the server, for one worker of its own."""
+    async def open_proxy(self, is_deaf: bool = False) -> Proxy:
+        """One more way to the server, for one worker of its own, or for other servers."""
         names = script_names() if self.client == "toril" else {}
-        return await self.exits.enter_async_context(Proxy(self.port, self.chance, names=names))
+        return await self.exits.enter_async_context(
+            Proxy(self.port, self.chance, names=names, is_deaf=is_deaf)
+        )
 
     def start_producer(self, **options: Any) -> Running:
         """Begin the load."""

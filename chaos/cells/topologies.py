@@ -63,7 +63,7 @@ async def fail_over(stage: Stage) -> None:
 async def part(stage: Stage, *safe: str) -> None:
     """The old primary and one producer on one side; replica, Sentinel, workers and another producer on the other."""
     stage.loses_data = True
-    link = await stage.open_proxy()
+    link = await stage.open_proxy(is_deaf=True)
     replica = await replica_of(stage, link.port)
     for setting in safe:
         await ask(stage.port, "CONFIG", "SET", *setting.split())
