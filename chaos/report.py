@@ -85,7 +85,7 @@ def remarks(lines: list[dict[str, Any]]) -> str:
         parts += ["Not green:", "", *red, ""]
     measured = [
         f"- {line['cell']}, {_NAMES[line['client']]}: "
-        + ", ".join(f"{name} {value}" for name, value in line["facts"].items())
+        + ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in line["facts"].items())
         for line in lines
         if line.get("facts")
     ]
@@ -99,6 +99,15 @@ def remarks(lines: list[dict[str, Any]]) -> str:
     return "\n".join(parts).rstrip()
 
 
+def _shown(value: Any) -> str:
+    """Of what has many parts, the sum."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    counts: dict[str, int] = value if isinstance(value, dict) else {}
+    number = sum(counts.values()) if counts else value
+    return f"{number:,}" if isinstance(number, int) else str(number)
+
+
 def _short(violation: str) -> str:
     return violation.partition(", such as")[0].partition(", first")[0].splitlines()[0][:160]
 
@@ -109,12 +118,14 @@ def caption(lines: list[dict[str, Any]]) -> str:
     toril_lines = [line for line in lines if line["client"] == "toril"]
     greens = sum(line["status"] == "pass" for line in toril_lines)
     jobs = sum(line["jobs"] for line in toril_lines)
+    sizes = " and ".join(f"{size:g}" for size in sorted({line["scale"] for line in lines}))
     loads = [line["load_average"] for line in lines]
     minutes = sum(line["seconds"] for line in lines) / 60
     made = sorted({str(line.get("machine", "")) for line in lines})
     return (
-        f"{greens} of {len(toril_lines)} cells are green for toril, over {jobs:,} jobs; {minutes:.0f} minutes, "
-        f"several at a time. Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}, on "
+        f"{greens} of {len(toril_lines)} cells are green for toril, over {jobs:,} jobs; {minutes:.0f} minutes "
+        f"in all, several at a time, at size {sizes} (the whole is 1). "
+        f"Load average of the machine meanwhile: {min(loads):.0f} to {max(loads):.0f}, on "
         f"{os.cpu_count()} processors{_allowed(lines)}. Made by `make chaos`: {'; '.join(made)}. "
         f"{f'{skipped} cells did not run. ' if skipped else ''}Each line with its seed: `chaos/results/matrix.jsonl`."
     )
