@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from ._wire import pack
-from .connection import Connection, Lane
+from .connection import SCRIPT_TIMEOUT, Connection, Lane
 from .errors import (
     ConnectionLostError,
     ScriptForgottenError,
@@ -127,7 +127,8 @@ class Adder:
                 if not call.outcome.done():
                     call.outcome.set_result(outcome)
 
-            lane.send(pack(self._scripts.add_job_command(records, call.receipt)), 1, answered)
+            command = self._scripts.add_job_command(records, call.receipt)
+            lane.send(pack(command), 1, answered, SCRIPT_TIMEOUT)
         return call
 
     async def _answers_of(self, call: _Call) -> list[_Answer]:
@@ -174,7 +175,8 @@ class Adder:
             else:
                 self._end(batch, receipt, outcome[0])
 
-        self._lane.send(pack(self._scripts.add_job_command(records, receipt)), 1, answered)
+        command = self._scripts.add_job_command(records, receipt)
+        self._lane.send(pack(command), 1, answered, SCRIPT_TIMEOUT)
 
     def _release_lane(self) -> None:
         give_back, self._give_back, self._lane = self._give_back, None, None

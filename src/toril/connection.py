@@ -54,12 +54,14 @@ if TYPE_CHECKING:
     from ._cluster import Router
     from .embedded import EmbeddedLease
 
-__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "Connection", "Lane"]
+__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "SCRIPT_TIMEOUT", "Connection", "Lane"]
 
 DEFAULT_URL: Final = "redis://localhost:6379"
 _CONNECT_TIMEOUT: Final = 5.0
 # Scripts answer in milliseconds. A server that is silent for this long is taken for dead.
 CALL_TIMEOUT: Final = 15.0
+SCRIPT_TIMEOUT: Final = 5.0
+"""The same for calls that are safe to repeat: they are given up sooner, since nothing is lost by that."""
 # Calls that are made at once beyond this number wait for a free connection.
 _MOST_LANES: Final = 32
 # A connection that has been idle for so long is looked at before it is used: the server may have gone.

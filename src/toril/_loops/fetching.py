@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ..connection import Lane
+from ..connection import SCRIPT_TIMEOUT, Lane
 from ..errors import AuthenticationError, ConnectionLostError, ServerUnreachableError, TorilError, refusal
 from ..job import Job
 from ..keys import client_name
@@ -177,7 +177,7 @@ class Fetching:
     async def _lane(self) -> None:
         queue = self._queue
         lane = queue.connection.lane()
-        scripts = Scripts(queue.keys, lane)
+        scripts = Scripts(queue.keys, _Hurried(lane))
         try:
             while True:
                 if self._is_over.is_set():
@@ -421,3 +421,16 @@ class Fetching:
                 while not self.is_stopping:
                     await self._waiter_wake.wait()
                     self._waiter_wake.clear()
+
+
+class _Hurried:
+    """A lane whose calls are given up soon: a connection that has died in silence costs no more than that.
+
+    What was fetched is adopted then, and what was ended is settled by asking.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    async def execute(self, *args: Any) -> Any:
+        return await self._lane.execute(*args, timeout=SCRIPT_TIMEOUT)
