@@ -110,6 +110,33 @@ async def test_a_silent_server_is_given_up(server_url: str) -> None:
         await lane.close()
 
 
+async def test_a_lane_is_closed_while_it_opens() -> None:
+    """Whoever waits for it is told at once, although the server says nothing, and it can be opened again."""
+    greeted = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        greeted.set()
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with Connection(f"redis://127.0.0.1:{port}") as connection:
+        lane = connection.lane()
+        for _ in range(2):
+            greeted.clear()
+            call = asyncio.create_task(lane.execute("PING"))
+            async with within("the beginning of its sign-in"):
+                await greeted.wait()
+            await lane.close()
+            async with within("the end of the call", 3):
+                with pytest.raises(ServerUnreachableError, match="closed while it was being opened"):
+                    await call
+        await lane.close()
+    listening.close()
+
+
 async def test_a_call_is_never_sent_twice(server_url: str, prefix: str, client: Client) -> None:
     """The client library retries nothing: of a push whose answer is lost there is one."""
     async with Connection(server_url) as connection:

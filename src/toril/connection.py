@@ -377,7 +377,7 @@ class Lane:
     waits for the earlier.
     """
 
-    __slots__ = ("_connection", "_name", "_owner", "_used", "_wire")
+    __slots__ = ("_connection", "_name", "_opening", "_owner", "_used", "_wire")
 
     def __init__(self, owner: Connection, connection: Any, name: str | None = None) -> None:
         self._owner = owner
@@ -385,6 +385,7 @@ class Lane:
         self._name = name
         self._used = 0.0
         self._wire: Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -489,17 +490,35 @@ class Lane:
     async def close(self) -> None:
         """Close the socket; a call that is in flight on it fails with `ConnectionLostError`."""
         self.abort()
-        await self._connection.disconnect(nowait=True)
+        if self._opening is not None:
+            # Whoever opens it is told; a connection that is taken away in the middle of signing in would wait for ever.
+            self._opening.cancel()
+        else:
+            await self._connection.disconnect(nowait=True)
 
     async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        opening = self._opening = loop.create_task(self._connect())
         try:
-            await self._connection.disconnect(nowait=True)
-            await self._connection.connect()
-            if self._name is not None:
-                await self._set_name(self._name)
+            await opening
         except RedisError as error:
             raise explain(error, self._owner.safe_url, ServerUnreachableError) from error
-        self._wire = Wire(self._connection._writer.transport, asyncio.get_running_loop())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ServerUnreachableError(
+                f"{self._owner.safe_url}: the connection was closed while it was being opened"
+            ) from None
+        finally:
+            self._opening = None
+        self._wire = Wire(self._connection._writer.transport, loop)
+
+    async def _connect(self) -> None:
+        await self._connection.disconnect(nowait=True)
+        await self._connection.connect()
+        if self._name is not None:
+            await self._set_name(self._name)
 
     async def _set_name(self, name: str) -> None:
         await self._connection.send_command("CLIENT", "SETNAME", name)
