@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="embedded server
 
 
 def client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, decode_responses=True, socket_timeout=5)
+    return redis.Redis.from_url(url, decode_responses=True, socket_timeout=15)
 
 
 def eventually(is_true: Callable[[], object], what: str, seconds: float = 15) -> None:
@@ -406,7 +406,7 @@ def test_a_state_file_of_another_process_is_not_believed(tmp_path: Path) -> None
             assert other.is_running
         assert bystander.poll() is None
     finally:
-        bystander.communicate(timeout=10)
+        bystander.communicate(timeout=30)
 
 
 def test_leases_in_one_process_count(tmp_path: Path) -> None:

@@ -864,10 +864,10 @@ async def test_a_paused_worker_lets_others_work(queue: Queue, other_queue: Queue
             await until("the other worker's wait", lambda: blocked(queue, 2))
             await paused.pause()
             for _ in range(4):
-                assert await ended(await queue.add("a"), seconds=5) == ["other"]
+                assert await ended(await queue.add("a")) == ["other"]
             await other.pause()
             await paused.resume()
-            assert await ended(await queue.add("a"), seconds=5) == ["paused"]
+            assert await ended(await queue.add("a")) == ["paused"]
 
 
 async def blocked(queue: Queue, count: int) -> bool:
@@ -940,7 +940,7 @@ async def test_a_second_stop_ends_the_grace(queue: Queue) -> None:
     worker.stop()
     await asyncio.sleep(0)
     worker.stop(now=True)
-    async with within("the stop", 5):
+    async with within("the stop"):
         await run
     assert await job.get_state() == "waiting"
 
@@ -955,7 +955,7 @@ async def test_a_job_that_was_just_fetched_is_handed_back(queue: Queue) -> None:
     worker = Worker(queue, process)
     # The call that reports the end of `first` brings `second` along.
     worker.on("completed", lambda job, value: worker.stop(now=True))
-    async with within("the stop", 3):
+    async with within("the stop"):
         await worker.run(handle_signals=False)
     assert [await first.get_state(), await second.get_state()] == ["completed", "waiting"]
     await second.refresh()
@@ -982,7 +982,7 @@ async def test_a_fetch_that_is_on_its_way_when_the_worker_stops(queue: Queue, cl
     await worker.resume()
     await asyncio.sleep(0.05)
     worker.stop()
-    async with within("the stop", 10):
+    async with within("the stop"):
         await run
     await busy
     assert (await queue.get_job_counts("active"))["active"] == 0
@@ -1013,7 +1013,7 @@ async def test_a_worker_stops_although_its_server_is_gone(
             go_on.set()
             await asyncio.sleep(0.1)
             worker.stop()
-            async with within("the stop", 10):
+            async with within("the stop"):
                 await run
 
 
@@ -1178,7 +1178,7 @@ async def test_a_job_that_stalls_too_often_fails(queue: Queue) -> None:
 
 
 async def test_a_worker_survives_the_death_of_all_its_connections(queue: Queue, client: Client) -> None:
-    """CLIENT KILL of everything: it consumes again within 5 s, and what ran ends as if nothing had been."""
+    """CLIENT KILL of everything: it consumes again, and what ran ends as if nothing had been."""
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def process(job: Job) -> str:
@@ -1194,7 +1194,7 @@ async def test_a_worker_survives_the_death_of_all_its_connections(queue: Queue, 
         for n in range(3):
             await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             short = await queue.add("short", job_id=f"short-{n}")
-            assert await ended(short, seconds=5) == ["short"]
+            assert await ended(short) == ["short"]
         go_on.set()
         assert await ended(long) == ["long"]
     await long.refresh()
@@ -1202,7 +1202,7 @@ async def test_a_worker_survives_the_death_of_all_its_connections(queue: Queue, 
 
 
 async def test_a_worker_survives_the_restart_of_its_server(server: EmbeddedServer) -> None:
-    """With its data and without the scripts: it goes on within 5 s, and says so."""
+    """With its data and without the scripts: it goes on, and says so."""
     with like(server, "aof", appendfsync="always") as own:
         async with Queue("q", connection=own.url) as queue:
             go_on = asyncio.Event()
@@ -1220,11 +1220,9 @@ async def test_a_worker_survives_the_restart_of_its_server(server: EmbeddedServe
                 await asyncio.to_thread(own.stop)
                 await asyncio.sleep(0.3)
                 await asyncio.to_thread(own.start)
-                began = time.monotonic()
-                assert await ended(await queue.add("after", job_id="after"), seconds=5) == ["after"]
-                assert time.monotonic() - began < 5
+                assert await ended(await queue.add("after", job_id="after")) == ["after"]
                 go_on.set()
-                assert await ended(long, seconds=10) == ["long"]
+                assert await ended(long) == ["long"]
             await long.refresh()
             assert long.attempts_made == 1
 
@@ -1245,7 +1243,7 @@ async def test_a_worker_waits_for_its_server_to_come_up(server: EmbeddedServer) 
                 await heard.wait()
                 assert "cannot reach" in str(heard.told[0][1])
                 await asyncio.to_thread(own.start)
-                await ready.wait(seconds=5)
+                await ready.wait()
                 assert await ended(await queue.add("a")) == ["ran"]
 
 
@@ -1268,7 +1266,7 @@ async def test_a_wrong_password_ends_the_start(server: EmbeddedServer) -> None:
         url = f"redis://:wrong@127.0.0.1:{own.port}"
         worker = Worker("q", print, connection=url)
         with pytest.raises(ConfigurationError, match="password"):
-            async with within("the refusal", 5):
+            async with within("the refusal"):
                 await worker.run(handle_signals=False)
         assert not worker.is_running
         with pytest.raises(ConfigurationError, match="password"):

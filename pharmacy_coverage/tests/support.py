@@ -62,7 +62,7 @@ class Inbox:
         self.messages.append(message)
         return "250 OK"
 
-    async def wait_for(self, words: str, within: float = 10) -> EmailMessage:
+    async def wait_for(self, words: str, within: float = 30) -> EmailMessage:
         """The first message whose subject holds these words."""
 
         async def is_there() -> bool:
@@ -292,7 +292,7 @@ def results(answer: httpx.Response) -> str:
 async def eventually(
     check: Callable[[], Awaitable[bool]],
     what: str,
-    within: float = 10,
+    within: float = 30,
     *,
     state: Callable[[], Awaitable[Any]] | None = None,
 ) -> float:

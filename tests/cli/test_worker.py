@@ -81,7 +81,7 @@ class Log:
     def end(self) -> int:
         """Wait until the process has ended, and return its exit code."""
         code = self.process.wait(20)
-        self._thread.join(5)
+        self._thread.join(15)
         return code
 
 

@@ -26,7 +26,7 @@ def is_running(pid: int) -> bool:
 def wait_until_gone() -> Callable[..., None]:
     """Wait for processes that somebody else has to reap."""
 
-    def wait(*pids: int, seconds: float = 10) -> None:
+    def wait(*pids: int, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while left := [pid for pid in pids if is_running(pid)]:
             assert time.monotonic() < deadline, f"processes {left} still run after {seconds} s"

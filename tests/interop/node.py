@@ -152,7 +152,7 @@ class Node:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(5)
+            self._process.wait(15)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

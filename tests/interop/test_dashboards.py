@@ -110,7 +110,7 @@ def board(server: EmbeddedServer, prefix: str, window: Browser) -> Iterator[Boar
         finally:
             window.driver.get("about:blank")
             process.stdin.close()
-            process.wait(10)
+            process.wait(30)
 
 
 @pytest.fixture

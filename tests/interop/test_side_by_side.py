@@ -61,7 +61,7 @@ async def test_node_takes_the_arguments_of_a_typed_job(node: Node, queue: Queue,
     job = await welcome.add(7, greeting="hej")
 
     async with NodeWorker(node, "tests", {"welcome": [[]]}, prefix=prefix):
-        assert await job.result(timeout=10) == {"user_id": 7, "greeting": "hej"}
+        assert await job.result(timeout=30) == {"user_id": 7, "greeting": "hej"}
 
 
 async def test_a_job_that_a_stopping_worker_hands_back_runs_in_node(
@@ -76,12 +76,12 @@ async def test_a_job_that_a_stopping_worker_hands_back_runs_in_node(
 
     job = await queue.add("work", {"a": 1}, attempts=1)
     async with Worker(queue, work) as worker:
-        await asyncio.wait_for(is_running.wait(), 10)
+        await asyncio.wait_for(is_running.wait(), 30)
         worker.stop(now=True)
     assert await node_queue.call("getJobState", job.id) == "waiting"
 
     async with NodeWorker(node, "tests", {"*": [[]]}, prefix=prefix):
-        assert await job.result(timeout=10) == {"a": 1}
+        assert await job.result(timeout=30) == {"a": 1}
 
     read = await node_queue.job(job.id)
     assert read is not None
@@ -103,7 +103,7 @@ async def used_queue(queue: Queue, node_queue: NodeQueue, node_events: NodeEvent
     async with Worker(queue, work):
         await node_events.event("completed", good.id)
         await node_events.event("failed", bad.id)
-    await good.result(timeout=10)
+    await good.result(timeout=30)
     await queue.add("work", delay=3600)
     await queue.add("work", priority=3)
     await queue.add("work", job_id="mine")
@@ -151,6 +151,6 @@ async def test_a_prefix_may_hold_a_hash_tag(node: Node, server_url: str, prefix:
     async with Queue("tests", connection=server_url, prefix=tagged) as queue:
         job = await queue.add("echo", {"a": 1})
         async with NodeWorker(node, "tests", {"*": [[]]}, prefix=tagged, name="w") as worker:
-            assert await job.result(timeout=10) == {"a": 1}
+            assert await job.result(timeout=30) == {"a": 1}
             await worker.event("drained")
             assert [entry["name"].endswith(":w:w") for entry in await queue.get_workers()] == [True]

@@ -130,7 +130,7 @@ async def test_node_leaves_alone_what_toril_still_runs(
     go_on = asyncio.Event()
 
     async def work(job: Job) -> str:
-        await asyncio.wait_for(go_on.wait(), 10)
+        await asyncio.wait_for(go_on.wait(), 30)
         return "done"
 
     job = await queue.add("work")
@@ -143,7 +143,7 @@ async def test_node_leaves_alone_what_toril_still_runs(
             await client.delete(queue.keys.key("stalled-check"))
             assert await node.ask("stalled", worker=checker.handle) == []
         go_on.set()
-        assert await job.result(timeout=10) == "done"
+        assert await job.result(timeout=30) == "done"
 
     read = await node_queue.job(job.id)
     assert read is not None
@@ -166,7 +166,7 @@ async def test_toril_leaves_alone_what_node_still_runs(
         async with Worker(queue, never, stalled_interval=0.2):
             await asyncio.sleep(1.2)
             await worker.open_gate(prefix)
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
 
     read = await node_queue.job(job.id)
     assert read is not None

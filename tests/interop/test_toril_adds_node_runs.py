@@ -84,7 +84,7 @@ async def test_node_runs_what_toril_adds(
     job = await queue.add("echo", data, **options)
 
     async with NodeWorker(node, "tests", ECHO, prefix=prefix):
-        assert await job.result(timeout=10) == data
+        assert await job.result(timeout=30) == data
 
     read = await node_queue.job(job.id)
     assert read is not None
@@ -103,7 +103,7 @@ async def test_node_reads_any_data_that_toril_stores(
     job = await queue.add("echo", data)
 
     async with NodeWorker(node, "tests", ECHO, prefix=prefix):
-        assert await job.result(timeout=10) == data
+        assert await job.result(timeout=30) == data
 
 
 async def test_no_data_is_an_empty_object(queue: Queue, node_queue: NodeQueue) -> None:
@@ -256,7 +256,7 @@ async def test_node_retries_with_torils_backoff(
     script = {"*": [[["throw", {"message": "one"}]], [["throw", {"message": "two"}]], [["return", "done"]]]}
 
     async with NodeWorker(node, "tests", script, prefix=prefix, backoffs=[70, 80]) as worker:
-        assert await job.result(timeout=10) == "done"
+        assert await job.result(timeout=30) == "done"
 
     starts = [event.args[0]["processedOn"] for event in worker.told("active")]
     waits = [later - earlier for earlier, later in pairwise(starts)]
@@ -275,7 +275,7 @@ async def test_a_failure_in_node_reaches_who_waits_for_the_result(
 
     async with NodeWorker(node, "tests", {"*": [[["throw", {"message": "no luck"}]]]}, prefix=prefix):
         with pytest.raises(JobFailedError, match="no luck"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
 
     assert await queue.get_job_state(job.id) == "failed"
 
@@ -289,7 +289,7 @@ async def test_an_unrecoverable_error_in_node_ends_a_job_at_once(
 
     async with NodeWorker(node, "tests", script, prefix=prefix):
         with pytest.raises(JobFailedError, match="never mind"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
 
     read = await queue.get_job(job.id)
     assert read is not None
@@ -302,7 +302,7 @@ async def test_a_step_that_delays_itself_in_node(node: Node, queue: Queue, prefi
     script = {"*": [[["data", {"step": 2}], ["delay", 100]], [["return", "both"]]]}
 
     async with NodeWorker(node, "tests", script, prefix=prefix):
-        assert await job.result(timeout=10) == "both"
+        assert await job.result(timeout=30) == "both"
 
     read = await queue.get_job(job.id)
     assert read is not None

@@ -126,13 +126,13 @@ async def test_a_running_job_looks_the_same_to_both(queue: Queue, node_queue: No
 
     job = await queue.add("work")
     async with Worker(queue, work, name="py-1"):
-        await asyncio.wait_for(is_running.wait(), 10)
+        await asyncio.wait_for(is_running.wait(), 30)
         assert await node_queue.call("getJobState", job.id) == "active"
         read = await node_queue.job(job.id)
         assert read is not None
         assert (read["processedBy"], read["progress"], read["attemptsStarted"]) == ("py-1", 50, 1)
         go_on.set()
-        await job.result(timeout=10)
+        await job.result(timeout=30)
 
 
 async def test_logs_are_kept_to_the_same_limit(queue: Queue, node_queue: NodeQueue) -> None:
@@ -159,7 +159,7 @@ async def test_node_finds_torils_workers(queue: Queue, node_queue: NodeQueue, na
     worker = Worker(queue, nothing, name=name)
     worker.on("drained", is_drained.set)
     async with worker:
-        await asyncio.wait_for(is_drained.wait(), 10)
+        await asyncio.wait_for(is_drained.wait(), 30)
         found = await node_queue.call("getWorkers")
         assert [entry["rawname"].partition(":w:")[2] for entry in found] == [name or ""]
         assert await node_queue.call("getWorkersCount") == 1
@@ -177,7 +177,7 @@ async def test_node_finds_a_worker_that_is_busy_from_its_start(queue: Queue, nod
 
     await queue.add("work")
     async with Worker(queue, work, name="busy"):
-        await asyncio.wait_for(is_running.wait(), 10)
+        await asyncio.wait_for(is_running.wait(), 30)
         found = await node_queue.call("getWorkers")
         assert [entry["rawname"].partition(":w:")[2] for entry in found] == ["busy"]
         go_on.set()
@@ -243,7 +243,7 @@ async def test_node_waits_for_a_job_that_toril_runs(
     added = await node_queue.add("work", 7)
     answer = node.send("wait", queue=node_queue.handle, events=node_events.handle, jobId=added["id"])
     async with Worker(queue, work):
-        assert await asyncio.wait_for(asyncio.wrap_future(answer), 10) == [7, "done"]
+        assert await asyncio.wait_for(asyncio.wrap_future(answer), 30) == [7, "done"]
 
 
 async def test_toril_hears_nodes_events(
@@ -271,7 +271,7 @@ async def test_toril_hears_nodes_events(
         await node_queue.add("other", {}, jobId="same")
         async with NodeWorker(node, "tests", script, prefix=prefix) as worker:
             await worker.event("completed", added["id"])
-        await asyncio.wait_for(listening, 10)
+        await asyncio.wait_for(listening, 30)
 
     assert [name for name, job_id in told if job_id == "1"] == [
         "added", "waiting", "active", "delayed", "waiting", "active", "progress", "completed",

@@ -38,7 +38,9 @@ class Node:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         # Any: redis-py's types mix sync and async answers.
-        self.client: Any = redis.asyncio.Redis(port=port, decode_responses=True, socket_timeout=5, protocol=2)
+        self.client: Any = redis.asyncio.Redis(
+            port=port, decode_responses=True, socket_timeout=15, protocol=2
+        )
 
     async def start(self) -> None:
         try:
@@ -72,7 +74,7 @@ class Node:
         """As a crash would."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
     async def __aenter__(self) -> Node:
         await self.start()
