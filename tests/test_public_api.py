@@ -62,6 +62,7 @@ NAMES = [
     "QueueEventsProducer",
     "QueueNotEmptyError",
     "RateLimitError",
+    "SandboxError",
     "SchedulerJobError",
     "SchedulerSlotError",
     "SerializationError",

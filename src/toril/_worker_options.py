@@ -6,7 +6,15 @@ from .backoff import Duration, milliseconds
 from .errors import ConfigurationError
 from .options import KeepJobs, KeepRule, keep_rule, stored_keep
 
-__all__ = ["keep_of", "limiter_of", "positive", "whole", "worker_name"]
+__all__ = [
+    "count_of",
+    "keep_of",
+    "limiter_of",
+    "lock_times",
+    "positive",
+    "whole",
+    "worker_name",
+]
 
 
 def positive(duration: Duration, where: str, option: str) -> int:
@@ -30,6 +38,24 @@ def whole(value: int, where: str, option: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"{where}: {option} must be a whole number, at least {least}; got {value!r}")
     return value
+
+
+def count_of(value: int | None, where: str, option: str) -> int | None:
+    """Return how often at most, at least once, or None for no limit; raises as `whole`."""
+    return None if value is None else whole(value, where, option, 1)
+
+
+def lock_times(lock_duration: Duration, lock_renew_time: Duration | None, where: str) -> tuple[int, float]:
+    """Return how long a claim lasts, in milliseconds, and how often it is renewed, in seconds.
+
+    Raises:
+        ConfigurationError: They cannot be; says whose and which option.
+    """
+    lock_ms = positive(lock_duration, where, "lock_duration")
+    renew_ms = lock_ms / 4 if lock_renew_time is None else positive(lock_renew_time, where, "lock_renew_time")
+    if renew_ms >= lock_ms:
+        raise ConfigurationError(f"{where}: lock_renew_time must be shorter than lock_duration")
+    return lock_ms, renew_ms / 1000
 
 
 def worker_name(name: str | None, where: str) -> str:

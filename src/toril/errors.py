@@ -23,6 +23,7 @@
     │   ├── ParentTakenError        the job already belongs to another parent
     │   ├── SchedulerJobError       the job is the pending iteration of a scheduler
     │   └── SchedulerSlotError      a job scheduler has other jobs where its next run would be
+    ├── SandboxError                what a sandboxed processor raised, or how its process died
     └── JobFailedError              raised by `job.result()`: the job ended as failed
 
     raised by processors, to steer:
@@ -55,6 +56,7 @@ __all__ = [
     "PendingChildrenError",
     "QueueNotEmptyError",
     "RateLimitError",
+    "SandboxError",
     "SchedulerJobError",
     "SchedulerSlotError",
     "ScriptForgottenError",
@@ -227,6 +229,24 @@ class SchedulerSlotError(TransitionError):
 
     def _subject(self) -> str:
         return f"job scheduler {self.job_id.removeprefix('repeat:')!r}"
+
+
+class SandboxError(TorilError):
+    """A sandboxed processor has raised, or its process has died. Listeners and backoff strategies are handed it.
+
+    Attributes:
+        kind: The name of the error's type in the child; empty where the process died.
+        stacktrace: Where it was raised, as text; empty likewise.
+    """
+
+    def __init__(self, reason: str, kind: str = "", stacktrace: str = "") -> None:
+        super().__init__(reason, kind, stacktrace)
+        self.kind = kind
+        self.stacktrace = stacktrace
+        self._reason = reason
+
+    def __str__(self) -> str:
+        return self._reason
 
 
 class JobFailedError(TorilError):

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
+from ._sandbox.words import target_of
 from ._signature import Signature, result_reader
 from .backoff import Duration, milliseconds
 from .errors import ConfigurationError, SerializationError
@@ -100,6 +101,7 @@ class Processor(Adder[P, R]):
     Attributes:
         function: What a worker calls.
         timeout: Seconds that an attempt may take; None for no limit.
+        target: `module:name`, by which a child finds the function; None where it runs in the worker itself.
     """
 
     def __init__(
@@ -109,24 +111,30 @@ class Processor(Adder[P, R]):
         function: Callable[..., Any],
         timeout: Duration | None,
         options: Mapping[str, Any],
+        *,
+        sandboxed: bool = False,
     ) -> None:
         signature = Signature.of(function, name)
         if "job_id" in options:
             raise ConfigurationError(
                 f"processor {name!r}: job_id names one job; give it with .options(job_id=...).add(...)"
             )
-        if timeout is not None and not signature.is_async:
+        if timeout is not None and not signature.is_async and not sandboxed:
             raise ConfigurationError(
-                f"processor {name!r}: timeout= needs an `async def`, since a thread cannot be stopped from outside"
+                f"processor {name!r}: timeout= needs an `async def`, since a thread cannot be stopped from outside; "
+                "sandboxed=True runs it in a process, which can"
             )
         super().__init__(queue, name, signature, result_reader(function), options)
         self.function: Callable[..., Any] = function
         self.timeout: float | None = None if timeout is None else milliseconds(timeout, "timeout") / 1000
+        self.target: str | None = (
+            target_of(function, f"processor {name!r} of queue {queue.name!r}") if sandboxed else None
+        )
         functools.update_wrapper(self, function)
 
     @property
     def is_async(self) -> bool:
-        """Whether it runs on the event loop; else it runs in a thread."""
+        """Whether it runs on an event loop; else it runs in a thread, or in its sandbox's main thread."""
         return self._signature.is_async
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -152,9 +160,16 @@ class Decorator:
     """What `Queue.processor(...)` returns: it makes a `Processor` of the function below it."""
 
     def __init__(
-        self, queue: Queue, name: str | None, timeout: Duration | None, options: Mapping[str, Any]
+        self,
+        queue: Queue,
+        name: str | None,
+        timeout: Duration | None,
+        options: Mapping[str, Any],
+        *,
+        sandboxed: bool = False,
     ) -> None:
         self._queue = queue
+        self._is_sandboxed = sandboxed
         self._name = name
         self._timeout = timeout
         self._options = options
@@ -187,6 +202,8 @@ class Decorator:
             )
         if name in queue.processors:
             raise ConfigurationError(f"queue {queue.name!r} has a processor {name!r} already")
-        processor: Processor[..., Any] = Processor(queue, name, function, self._timeout, self._options)
+        processor: Processor[..., Any] = Processor(
+            queue, name, function, self._timeout, self._options, sandboxed=self._is_sandboxed
+        )
         queue.processors[name] = processor
         return processor

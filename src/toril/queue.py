@@ -371,19 +371,27 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
     # Typed processors
 
     def processor(
-        self, name: str | None = None, /, *, timeout: Duration | None = None, **options: Unpack[JobOptions]
+        self,
+        name: str | None = None,
+        /,
+        *,
+        timeout: Duration | None = None,
+        sandboxed: bool = False,
+        **options: Unpack[JobOptions],
     ) -> Decorator:
         """Make a function the processor of jobs of this name, and their typed front door.
 
         Args:
             name: Of the jobs; without it the function's, with `-` for `_`.
-            timeout: How long an attempt may take; it fails after that. For `async def` only.
+            timeout: How long an attempt may take; it fails after that. For `async def`, or where it is sandboxed.
+            sandboxed: Run it in a process of its own, which is killed when it runs out of time or is cancelled, and
+                whose crash fails the one job. It has to stand at the top of a module that can be imported.
             options: Defaults for its jobs, see `JobOptions`.
 
         Raises:
-            ConfigurationError: The name is taken, or a parameter cannot come from JSON.
+            ConfigurationError: The name is taken, a parameter cannot come from JSON, or a sandbox could not import it.
         """
-        return Decorator(self, name, timeout, {**options})
+        return Decorator(self, name, timeout, {**options}, sandboxed=sandboxed)
 
     # Waiting and closing
 

@@ -22,9 +22,10 @@ from ._loops.patience import Patience, supervise
 from ._loops.running import Process, Running
 from ._loops.signals import heard
 from ._repeating import RepeatStrategy
+from ._sandbox.pool import check_process, check_sandboxes
 from ._server import look_at_server
 from ._tracing import Tracing, traced
-from ._worker_options import keep_of, limiter_of, positive, whole, worker_name
+from ._worker_options import count_of, keep_of, limiter_of, lock_times, positive, whole, worker_name
 from .backoff import BackoffStrategy, Duration, milliseconds
 from .connection import Connection
 from .errors import (
@@ -59,7 +60,7 @@ class Worker:
     Args:
         queue: A `Queue`, whose processors run its jobs, or a name.
         process: One function for all jobs, called with the `Job`: `async def`, or a plain `def`, which runs in a
-            thread.
+            thread. As text, `package.module:function`, it runs sandboxed, and a plain `def` is called with a `SyncJob`.
         connection: As for `Queue`, where `queue` is a name.
         prefix: Likewise.
         concurrency: How many jobs run at once.
@@ -77,6 +78,8 @@ class Worker:
         backoff_strategy: For jobs with a `Custom` backoff: (attempts made, type, error, job) -> duration, or `STOP`.
         remove_on_complete: For jobs whose options say nothing; as in `JobOptions`.
         remove_on_fail: Likewise.
+        max_jobs_per_child: After how many jobs the process of sandboxed processors is exchanged for a new one, for
+            code that leaks memory; None keeps it.
         metrics_points: For how many minutes `Queue.get_metrics` can look back; 0 counts nothing.
         skip_stalled_check: Leave the looking for silent workers' jobs to others.
         skip_lock_renewal: Let claims run out after `lock_duration`.
@@ -92,7 +95,7 @@ class Worker:
     def __init__(
         self,
         queue: Queue | str,
-        process: Process | None = None,
+        process: Process | str | None = None,
         *,
         connection: str | Connection | None = None,
         prefix: str | None = None,
@@ -110,6 +113,7 @@ class Worker:
         backoff_strategy: BackoffStrategy | None = None,
         remove_on_complete: bool | int | KeepJobs | None = None,
         remove_on_fail: bool | int | KeepJobs | None = None,
+        max_jobs_per_child: int | None = None,
         metrics_points: int = 0,
         skip_stalled_check: bool = False,
         skip_lock_renewal: bool = False,
@@ -137,30 +141,23 @@ class Worker:
         where = f"worker of queue {self.queue.name!r}"
         if process is None and self._owns_queue:
             raise ConfigurationError(f"{where}: by name it needs a function: Worker({queue!r}, process)")
-        if process is not None and not callable(process):
-            raise ConfigurationError(f"{where}: process must be a function, got {type(process).__name__}")
-        lock_ms = positive(lock_duration, where, "lock_duration")
-        renew_ms = (
-            lock_ms / 4 if lock_renew_time is None else positive(lock_renew_time, where, "lock_renew_time")
-        )
-        if renew_ms >= lock_ms:
-            raise ConfigurationError(f"{where}: lock_renew_time must be shorter than lock_duration")
+        check_process(process, where)
+        lock_ms, renew_every = lock_times(lock_duration, lock_renew_time, where)
         self._settings = Settings(
             concurrency=whole(concurrency, where, "concurrency", 1),
             name=worker_name(name, where),
             lock_ms=lock_ms,
-            renew_every=renew_ms / 1000,
+            renew_every=renew_every,
             stalled_ms=positive(stalled_interval, where, "stalled_interval"),
             max_stalled=whole(max_stalled_count, where, "max_stalled_count", 0),
             drain_delay=positive(drain_delay, where, "drain_delay") / 1000,
             grace=milliseconds(grace, f"{where}: grace") / 1000,
             max_limit_wait=positive(maximum_rate_limit_delay, where, "maximum_rate_limit_delay") / 1000,
             limiter=limiter_of(limiter, where),
-            max_started_attempts=None
-            if max_started_attempts is None
-            else whole(max_started_attempts, where, "max_started_attempts", 1),
+            max_started_attempts=count_of(max_started_attempts, where, "max_started_attempts"),
             keep_completed=keep_of(remove_on_complete, "remove_on_complete"),
             keep_failed=keep_of(remove_on_fail, "remove_on_fail"),
+            max_jobs_per_child=count_of(max_jobs_per_child, where, "max_jobs_per_child"),
             metrics_points=whole(metrics_points, where, "metrics_points", 0),
             backoff_strategy=backoff_strategy,
             skip_stalled_check=skip_stalled_check,
@@ -236,7 +233,7 @@ class Worker:
 
         Raises:
             AuthenticationError: The server refuses the password or a right that the worker needs.
-            ConfigurationError: It runs already.
+            ConfigurationError: It runs already, or a sandboxed processor cannot be imported.
         """
         if self._stop is not None:
             raise ConfigurationError(f"worker of queue {self.queue.name!r} is running already")
@@ -300,7 +297,8 @@ class Worker:
     def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
         """Take a job away from its processor here: the attempt fails. False where this worker does not run it.
 
-        An `async def` is cancelled where it awaits; a plain `def` runs on in its thread, unheard.
+        An `async def` is cancelled where it awaits; a plain `def` runs on in its thread, unheard; the process of a
+        sandboxed one is killed.
 
         Args:
             job_id: Which.
@@ -396,6 +394,7 @@ class Worker:
 
     async def _live(self, stop: asyncio.Event) -> None:
         queue, settings = self.queue, self._settings
+        check_sandboxes(queue, self._process)
         fetching = Fetching(
             queue,
             settings,
@@ -462,6 +461,7 @@ class Worker:
                     claim.trace.end()
             stop_renewing()
             running.close()
+            await running.sandboxes.close()
             self._fetching = self._running = None
             logger.info("worker of queue %r: stopped", queue.name)
             self._listeners.tell("closed")

@@ -32,6 +32,7 @@ class Settings:
     max_started_attempts: int | None
     keep_completed: KeepRule
     keep_failed: KeepRule
+    max_jobs_per_child: int | None
     metrics_points: int
     backoff_strategy: BackoffStrategy | None
     skip_stalled_check: bool

@@ -7,13 +7,15 @@ a delay is a script of its own, run here.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
+from .._sandbox import pool
+from .._sandbox.pool import Sandboxes
 from .._tracing import Tracing
 from ..backoff import STOP, milliseconds, wait_ms
 from ..codec import dumps
@@ -43,6 +45,7 @@ from ..scripts import FinishedJob
 from . import threads
 from .claims import Claim, Settings
 from .patience import Patience
+from .reasons import reason_of, trace_of
 from .threads import Threads
 from .unknown import PutOff, UnknownNames
 
@@ -51,11 +54,9 @@ __all__ = ["Process", "Running"]
 Process = Callable[[Job[Any]], Any]
 """One function for all jobs of a queue."""
 
-_LONGEST_TRACE: Final = 16 * 1024
-_LONGEST_REASON: Final = 4 * 1024
 # How long a scheduler's job waits for a worker that can tell when the next one is due.
 _UNPLANNED_WAIT: Final = 30
-_OWN_FILES: Final = (__file__, threads.__file__)
+_OWN_FILES: Final = (__file__, threads.__file__, pool.__file__)
 _OURS_NO_MORE: Final = (LockLostError, JobNotFoundError, JobNotInStateError)
 
 logger = logging.getLogger("toril.worker")
@@ -67,19 +68,23 @@ class Running:
     Args:
         queue: Whose jobs.
         settings: The worker's.
-        process: One function for all names; without it the queue's processors.
+        process: One function for all names, or `module:function`, which runs in a process of its own; without it the
+            queue's processors.
         ended: Takes the end of a job that has completed or failed for good.
         dropped: Is told that a job is ours no longer.
         limited: Is told for how many ms a processor has met a rate limit.
         tell: Calls the worker's listeners: (event, *arguments).
         tracing: The worker's, if it has any.
+
+    Attributes:
+        sandboxes: Where sandboxed processors run; without one, nothing.
     """
 
     def __init__(
         self,
         queue: Queue,
         settings: Settings,
-        process: Process | None,
+        process: Process | str | None,
         ended: Callable[[Claim, FinishedJob], None],
         dropped: Callable[[Claim], None],
         limited: Callable[[int], None],
@@ -88,6 +93,9 @@ class Running:
     ) -> None:
         self._queue = queue
         self._settings = settings
+        self.sandboxes = Sandboxes(queue, settings)
+        if isinstance(process, str):
+            process = functools.partial(self.sandboxes.run, process)
         self._process = process
         self._is_async = process is not None and _is_async(process)
         self._ended = ended
@@ -115,7 +123,7 @@ class Running:
         self._loop.call_soon_threadsafe(self._tell, "progress", job, value)
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Let go of the threads. The sandboxes are closed by themselves, which takes a moment."""
         self._threads.close()
 
     async def fail(self, claim: Claim, error: BaseException) -> None:
@@ -124,7 +132,7 @@ class Running:
         Raises nothing: what cannot be written is tried until it can, or until the job is ours no longer.
         """
         job = claim.job
-        reason = _reason(error)
+        reason = reason_of(error)
         stacktrace = _stacktrace(job, error)
         options = _options(job)
         delay_ms = await self._delay_before_retry(job, options, error)
@@ -288,6 +296,8 @@ class Running:
         return await self._call_typed(processor, job)
 
     async def _call_typed(self, processor: Processor[..., Any], job: Job[Any]) -> Any:
+        if processor.target is not None:
+            return await self.sandboxes.run(processor.target, job, timeout=processor.timeout, is_typed=True)
         try:
             arguments = processor.arguments(job)
         except SerializationError as error:
@@ -519,28 +529,9 @@ def _cancellation(reason: str) -> str:
     return f"the job was cancelled: {reason}" if reason else "the job was cancelled"
 
 
-def _reason(error: BaseException) -> str:
-    """The message, as BullMQ stores it; with the type where the message alone would say little."""
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
-    if isinstance(error, KeyError) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
-
-
 def _stacktrace(job: Job[Any], error: BaseException) -> str:
     """The job's stack traces with this one, cut to as many as its options keep."""
-    begin = error.__traceback__
-    # It begins where the processor does: our own frames say nothing, and cost more to format than the rest.
-    while begin is not None and begin.tb_next is not None and begin.tb_frame.f_code.co_filename in _OWN_FILES:
-        begin = begin.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, begin))
-    if len(trace) > _LONGEST_TRACE:
-        # The end says what happened, the beginning where it began.
-        trace = trace[: _LONGEST_TRACE // 4] + "\n…\n" + trace[-_LONGEST_TRACE * 3 // 4 :]
-    traces = [*job.stacktrace, trace]
+    traces = [*job.stacktrace, trace_of(error, _OWN_FILES)]
     limit = _options(job).stack_trace_limit
     if limit is not None:
         traces = traces[-limit:] if limit else []

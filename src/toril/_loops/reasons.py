@@ -1,0 +1,45 @@
+"""What is written about an attempt that failed: why, in a line, and where, in a trace."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection
+from typing import Final
+
+from ..errors import SandboxError
+
+__all__ = ["reason_of", "trace_of"]
+
+_LONGEST_TRACE: Final = 16 * 1024
+_LONGEST_REASON: Final = 4 * 1024
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the message, as BullMQ stores it; with the type where the message alone would say little."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    if isinstance(error, KeyError) or not text:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
+
+
+def trace_of(error: BaseException, own_files: Collection[str]) -> str:
+    """Return the stack trace from where the processor begins, cut where it is very long.
+
+    Args:
+        error: What the processor raised; from a sandbox, what it raised there.
+        own_files: Whose frames are left out: ours say nothing, and cost more to format than the rest.
+    """
+    for there in (error, error.__cause__):
+        if isinstance(there, SandboxError) and there.stacktrace:
+            return there.stacktrace
+    begin = error.__traceback__
+    while begin is not None and begin.tb_next is not None and begin.tb_frame.f_code.co_filename in own_files:
+        begin = begin.tb_next
+    trace = "".join(traceback.format_exception(type(error), error, begin))
+    if len(trace) > _LONGEST_TRACE:
+        # The end says what happened, the beginning where it began.
+        trace = trace[: _LONGEST_TRACE // 4] + "\n…\n" + trace[-_LONGEST_TRACE * 3 // 4 :]
+    return trace
