@@ -322,13 +322,13 @@ class Stage:
         It is given up when nothing has moved for `settle` seconds, or after four times as long. Then the workers are
         frozen, so that nothing moves while it is judged.
         """
-        began = moved = time.monotonic()
+        began = time.monotonic()
         if self.producer is not None:
             self.producer.signal(signal.SIGTERM)
             if await self.producer.ended(2 * self.plan.settle) is None:
                 self.faults.append("the producer did not end")
                 self.producer.kill()
-        left = -1
+        left, moved = -1, time.monotonic()
         async with self.look() as client:
             while (now := time.monotonic()) - began < 4 * self.plan.settle and now - moved < self.plan.settle:
                 before, left = left, await unfinished(client)
