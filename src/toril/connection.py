@@ -198,7 +198,7 @@ class Connection:
         if self._router is not None:
             return self._router.lane(name)
         pool: Any = self._of_loop().client.connection_pool
-        return Lane(self, pool.make_connection(), name)
+        return Lane(self, pool.make_connection, name)
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -377,15 +377,17 @@ class Lane:
     waits for the earlier.
     """
 
-    __slots__ = ("_connection", "_name", "_opening", "_owner", "_used", "_wire")
+    __slots__ = ("_closed", "_connection", "_make", "_name", "_owner", "_used", "_wire")
 
-    def __init__(self, owner: Connection, connection: Any, name: str | None = None) -> None:
+    def __init__(self, owner: Connection, make: Callable[[], Any], name: str | None = None) -> None:
         self._owner = owner
-        self._connection = connection
+        self._make = make
+        self._connection = make()
         self._name = name
         self._used = 0.0
         self._wire: Wire | None = None
-        self._opening: asyncio.Task[None] | None = None
+        # Is there while it opens, and done once that is not wanted any more.
+        self._closed: asyncio.Future[None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -490,29 +492,40 @@ class Lane:
     async def close(self) -> None:
         """Close the socket; a call that is in flight on it fails with `ConnectionLostError`."""
         self.abort()
-        if self._opening is not None:
-            # Whoever opens it is told; a connection that is taken away in the middle of signing in would wait for ever.
-            self._opening.cancel()
-        else:
+        if self._closed is None:
             await self._connection.disconnect(nowait=True)
+        elif not self._closed.done():
+            # Somebody is opening it, and is told so.
+            self._closed.set_result(None)
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        opening = self._opening = loop.create_task(self._connect())
+        opening = loop.create_task(self._connect())
+        closed = self._closed = loop.create_future()
         try:
-            await opening
+            await asyncio.wait((opening, closed), return_when=asyncio.FIRST_COMPLETED)
+            if closed.done():
+                raise ServerUnreachableError(
+                    f"{self._owner.safe_url}: the connection was closed while it was being opened"
+                )
+            opening.result()
         except RedisError as error:
             raise explain(error, self._owner.safe_url, ServerUnreachableError) from error
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise ServerUnreachableError(
-                f"{self._owner.safe_url}: the connection was closed while it was being opened"
-            ) from None
         finally:
-            self._opening = None
+            self._closed = None
+            if not opening.done():
+                self._give_up(opening)
         self._wire = Wire(self._connection._writer.transport, loop)
+
+    def _give_up(self, opening: asyncio.Task[None]) -> None:
+        """Leave a connection that is being opened to its end, which the end of its socket brings about."""
+        # Not only by cancelling: in the middle of signing in, redis-py may swallow that and wait on.
+        opening.cancel()
+        opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        writer = self._connection._writer
+        if writer is not None:
+            writer.transport.abort()
+        self._connection = self._make()
 
     async def _connect(self) -> None:
         await self._connection.disconnect(nowait=True)
