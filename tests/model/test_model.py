@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 import pytest
@@ -56,6 +56,7 @@ from toril.states import State
 
 from .machine import Bench
 from .moves import QueueMachine
+from .parts import CRON_MS, MODES
 
 EXAMPLES = int(os.environ.get("TORIL_EXAMPLES", "0"))
 
@@ -130,6 +131,54 @@ def test_the_model_and_the_queue_agree(bench: Bench) -> None:
             ],
         ),
     )
+
+
+def written(machine: QueueMachine) -> None:
+    """What random programs seldom come to."""
+
+    def moves(*steps: Callable[[], None]) -> None:
+        for step in steps:
+            step()
+            machine.nothing_is_wrong()
+
+    machine.begin([""], 0)
+    for dedup in MODES:
+        moves(
+            lambda dedup=dedup: machine.add_two_of_an_id(dedup, 1000, "part", ""),  # type: ignore[misc]
+            lambda dedup=dedup: machine.add_two_of_an_id(dedup, 0, "", ""),  # type: ignore[misc]
+        )
+    # Handed back, it is before another of its priority.
+    for _ in range(2):
+        moves(lambda: machine.add(0, 1, False, 1, 0, None, None, True, ""))
+    moves(lambda: machine.fetch(50, None, ""))
+    moves(lambda: machine.add(0, 1, False, 1, 0, None, None, True, ""))
+    for index in range(20):
+        moves(lambda index=index: machine.give_back(index, ""))  # type: ignore[misc]
+    # Kept for a second, and no longer.
+    for _ in range(2):
+        moves(
+            lambda: machine.add(0, 0, True, 1, 0, None, 1, True, ""),
+            lambda: machine.run(1, "complete", 0, ""),
+            lambda: machine.time_passes(1000),
+        )
+    # An overdue run is made up for once, in its own phase.
+    for scheduler in ("tick", "cron"):
+        moves(
+            lambda scheduler=scheduler: machine.run_ahead_of_time(scheduler, None, ""),  # type: ignore[misc]
+            lambda: machine.time_passes(2 * CRON_MS + 1),
+            lambda: machine.fetch(50, None, ""),
+            lambda: machine.time_passes(2 * CRON_MS - 1),
+            lambda: machine.fetch(50, None, ""),
+        )
+
+
+def test_what_random_programs_seldom_do(bench: Bench) -> None:
+    """The model and the queue agree there, too."""
+    machine: QueueMachine = type("Machine", (QueueMachine,), {"bench": bench})()
+    try:
+        written(machine)
+    finally:
+        machine.teardown()
 
 
 async def test_ended_jobs_leave_no_keys(queue: Queue, client: redis.asyncio.Redis) -> None:
