@@ -8,7 +8,7 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import toril
 
@@ -103,9 +103,9 @@ def _shown(value: Any) -> str:
     """Of what has many parts, the sum."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    counts: dict[str, int] = value if isinstance(value, dict) else {}
-    number = sum(counts.values()) if counts else value
-    return f"{number:,}" if isinstance(number, int) else str(number)
+    if isinstance(value, dict):
+        value = sum(cast("dict[str, int]", value).values())
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _short(violation: str) -> str:

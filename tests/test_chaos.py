@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from chaos import persistence
+import chaos.persistence as persistence
 from chaos.persistence import SETTINGS, SINCE_SNAPSHOT, Outcome, play
 from toril.embedded import find_binary
 from toril.errors import ConfigurationError
