@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from .errors import ConfigurationError
 
-__all__ = ["SCHEMES", "Credentials", "Place", "make_async", "make_sync"]
+__all__ = ["SCHEMES", "Credentials", "Place", "make_async", "make_sync", "sentinels_of"]
 
 SCHEMES: Final = (
     "redis",
@@ -161,6 +161,12 @@ def make_async(
         ).master_for(place.service, **_of_url(_parse_async, place, settings, credentials))
         return client
     return redis.asyncio.Redis.from_url(place.url, **settings, **_provider(credentials))  # pyright: ignore[reportUnknownMemberType]
+
+
+def sentinels_of(client: redis.asyncio.Redis) -> list[redis.asyncio.Redis]:
+    """The clients of the Sentinels that a client asks where the primary is; it does not close them itself."""
+    manager: Any = getattr(client.connection_pool, "sentinel_manager", None)
+    return [] if manager is None else list(manager.sentinels)
 
 
 def make_sync(place: Place, settings: dict[str, Any], credentials: Credentials | None) -> redis.Redis:

@@ -38,7 +38,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ._topology import Credentials, Place, make_async, make_sync
+from ._topology import Credentials, Place, make_async, make_sync, sentinels_of
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
@@ -269,6 +269,8 @@ class Connection:
             for lane in clients.idle:
                 await lane.close()
             await clients.client.aclose()
+            for one in sentinels_of(clients.client):
+                await one.aclose()
         if self._lease is not None and not self._clients:
             self._lease.release()
             self._lease = None
