@@ -73,6 +73,10 @@ class Wire(asyncio.Protocol):
             timeout: After so many seconds the connection is given up.
             done: Takes what comes of it.
         """
+        if not self.is_open:
+            # Lost since the caller looked, or before it was taken over. Nobody would ever answer.
+            self._loop.call_soon(done, RedisConnectionError("the server has closed the connection"))
+            return
         deadline = self._loop.time() + timeout
         self._calls.append((wanted, done, deadline))
         timer = self._timer

@@ -59,6 +59,10 @@ class SyncQueue:
         """Return how many jobs there are per state."""
         return run(self.queue.get_job_counts(*states))
 
+    def record_job_counts_metric(self, *states: State) -> dict[State, int]:
+        """Return what `get_job_counts` does, and tell the meter of the queue's `telemetry`, if it has one."""
+        return run(self.queue.record_job_counts_metric(*states))
+
     def get_jobs(
         self,
         states: State | Iterable[State] | None = None,

@@ -151,7 +151,7 @@ async def test_a_job_that_is_not_there_is_a_problem(toril: Toril, queue: Queue) 
     """Exit code 1, on stderr, or as JSON."""
     answer = await in_thread(toril, "job", "show", queue.name, "nope")
     assert (answer.code, answer.out) == (1, "")
-    assert "job 'nope': not found" in answer.err
+    assert "job 'nope' in queue 'tests': not found" in answer.err
     answer = await in_thread(toril, "job", "show", queue.name, "nope", "--json")
     assert answer.code == 1
     assert "not found" in answer.json["error"]
@@ -165,7 +165,7 @@ async def test_a_failed_job_is_retried(toril: Toril, queue: Queue) -> None:
     answer = await in_thread(toril, "job", "retry", queue.name, failed, waiting.id, "nope")
     assert answer.code == 1
     assert f"job '{failed}': waits to run again" in answer.out
-    assert "job 'nope': not found" in answer.err
+    assert "job 'nope' in queue 'tests': not found" in answer.err
     assert f"job '{waiting.id}'" in answer.err
     assert await queue.get_job_state(failed) == "waiting"
     job = await queue.get_job(failed)

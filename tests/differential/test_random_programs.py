@@ -41,7 +41,7 @@ def hash_of(subject: str) -> int:
 
 def test_programs_are_made_of_all_moves() -> None:
     """A move that is compared is part of random programs, too, or is there for written ones only."""
-    drawn = {move for program in draw(programs(EVERYTHING, 60), 400, first=1) for move, _ in program}
+    drawn = {move for program in draw(programs(EVERYTHING, 60), 900, first=1) for move, _ in program}
 
     assert MOVES.keys() - drawn == WRITTEN_ONLY
     assert drawn - MOVES.keys() == {"time_passes"}

@@ -109,13 +109,11 @@ async def drain(node: Node, server_url: str, copies: Copies, *, resume: bool = F
         async with NodeWorker(node, "tests", {"*": [[]]}, prefix=copies.prefixes[0]) as worker:
             await until("Node to run all", lambda: _is_empty(copies, 0))
         by_node = [str(event.job_id) for event in worker.told("active")]
-    async with (
-        Queue("tests", connection=server_url, prefix=copies.prefixes[1]) as ours,
-        Worker(ours, process),
-    ):
+    async with Queue("tests", connection=server_url, prefix=copies.prefixes[1]) as ours:
         if resume:
             await ours.resume()
-        await until("toril to run all", lambda: _is_empty(copies, 1))
+        async with Worker(ours, process):
+            await until("toril to run all", lambda: _is_empty(copies, 1))
     assert ran == by_node
     node_keys, toril_keys = copies.keys()
     assert keyspace.difference(node_keys, toril_keys) == []

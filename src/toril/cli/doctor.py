@@ -48,12 +48,23 @@ def doctor(
     prefix: Prefix = "bull",
     fsck: Annotated[
         bool,
-        typer.Option("--fsck", help="Look at the keys of the queues instead: is each job in one place, …?"),
+        typer.Option(
+            "--fsck",
+            envvar="TORIL_FSCK",
+            help="Look at the keys of the queues instead: is each job in one place, …?",
+        ),
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="With --fsck: mend what can be mended. Shows it first, and asks.")
+        bool,
+        typer.Option(
+            "--repair",
+            envvar="TORIL_REPAIR",
+            help="With --fsck: mend what can be mended. Shows it first, and asks.",
+        ),
     ] = False,
-    queue: Annotated[list[str] | None, typer.Option("--queue", help="With --fsck: only this queue.")] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", envvar="TORIL_QUEUES", help="With --fsck: only this queue.")
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
