@@ -95,7 +95,9 @@ async def judge(stage: Stage) -> Verdict:
     if stage.client == "toril":
         unclean = stage.unclean()
         if unclean:
-            verdict.violations.append(f"I20 unclean log, {len(unclean)} lines, first {unclean[0]!r}")
+            verdict.violations.append(
+                f"I20 unclean log, {len(unclean)} lines, first {_placeless(unclean[0])!r}"
+            )
     return verdict
 
 
@@ -316,3 +318,8 @@ def _note(verdict: Verdict, what: str, ids: Iterable[str]) -> None:
     if found:
         shown = ", ".join(found[:3])
         verdict.violations.append(f"{what}: {len(found)}, such as {shown}")
+
+
+def _placeless(line: str) -> str:
+    """A line of a log without the folders of this machine."""
+    return re.sub(r"/[^\s'\"]*/(?:site-packages|python3\.\d+|src)/", "", line)

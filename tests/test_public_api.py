@@ -191,6 +191,7 @@ MISSING = """
             if hasattr(module, name):
                 delattr(module, name)
 
+    # As asyncio on Windows answers.
     def no_handlers(self, *args):
         raise NotImplementedError
 

@@ -64,19 +64,19 @@ class Adapter:
         attempts: int = 1,
     ) -> Any:
         """Add one job. `delay` in seconds; a smaller `priority` runs first; 0 is none."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no add, and its `missing` does not say so")
 
     def add_bulk(self, datas: list[dict[str, Any]], **options: Any) -> Any:
         """Add many jobs in as few round trips as the library can. Without it, `missing` has "bulk"."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no add_bulk, and its `missing` does not say so")
 
     def add_flow(self, children: int) -> Any:
         """Add a parent with so many children, which it waits for. Without it, `missing` has "flows"."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no add_flow, and its `missing` does not say so")
 
     def work(self, tally: Tally, concurrency: int, threads: int) -> Any:
         """Work for ever: `noop`, `noop_sync` (a plain function), `fail_once`."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no work, and its `missing` does not say so")
 
 
 def fail_first(seen: set[str], job_id: str) -> None:

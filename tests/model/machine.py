@@ -227,15 +227,15 @@ class Frame(RuleBasedStateMachine):
 
     def open_for_good(self) -> None:
         """Let go of all that keeps jobs from running, and of job schedulers."""
-        raise NotImplementedError
+        raise TypeError("the machine with the moves has it")
 
     def work(self) -> None:
         """Run what can be run here."""
-        raise NotImplementedError
+        raise TypeError("the machine with the moves has it")
 
     def at_last(self) -> None:
         """Free what only time frees, and check stalled jobs once more."""
-        raise NotImplementedError
+        raise TypeError("the machine with the moves has it")
 
     def all_jobs(self) -> list[ModelJob]:
         return [job for queue in self.model.queues for job in queue.jobs.values()]
