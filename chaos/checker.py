@@ -5,6 +5,7 @@ The invariants are numbered as in `docs/explanation/reliability.md`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field

@@ -24,7 +24,8 @@ from toril import (
     ServerRefusedError,
     ServerUnreachableError,
 )
-from toril.connection import CALL_TIMEOUT, explain
+from toril._faults import explain
+from toril.connection import CALL_TIMEOUT
 from toril.embedded import EmbeddedServer
 
 Client: TypeAlias = Any

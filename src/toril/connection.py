@@ -12,40 +12,29 @@ import asyncio
 import functools
 import logging
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
-    AuthenticationError as RedisAuthenticationError,
-)
-from redis.exceptions import (
-    AuthorizationError,
-    BusyLoadingError,
-    NoPermissionError,
-    NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ._faults import explain, first_line, safe_url
 from ._topology import Credentials, Place, make_async, make_sync, sentinels_of
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
-    AuthenticationError,
     ConnectionLostError,
-    ScriptForgottenError,
-    ServerRefusedError,
     ServerUnreachableError,
     TorilError,
 )
@@ -563,63 +552,7 @@ class Lane:
             )
         if isinstance(error, RedisError):
             return explain(error, self._owner.safe_url)
-        return ConnectionLostError(f"{self._owner.safe_url}: {type(error).__name__}: {_first_line(error)}")
-
-
-def explain(
-    error: RedisError, where: str, lost: type[ConnectionLostError] = ConnectionLostError
-) -> TorilError:
-    """Return what a client's error means to toril.
-
-    Args:
-        error: What redis-py raised.
-        where: The server, without its password.
-        lost: What a broken connection means at this point.
-    """
-    if isinstance(error, NoScriptError):
-        return ScriptForgottenError(f"{where}: {error}")
-    if isinstance(error, (RedisAuthenticationError, AuthorizationError)) or _is_about_password(error):
-        return AuthenticationError(
-            f"{where}: the server refuses the user name or password ({error}); check the URL: redis://user:password@host"
-        )
-    if isinstance(error, NoPermissionError):
-        return AuthenticationError(f"{where}: the ACL of this user lacks a right ({error})")
-    if isinstance(error, BusyLoadingError):
-        return ServerRefusedError(f"{where}: the server is loading its data; try again in a moment")
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
-        if lost is ServerUnreachableError or _is_about_connecting(error):
-            return ServerUnreachableError(
-                f"cannot reach {where} ({_first_line(error)}); is the server running, and is the URL right? "
-                "`connection=` or TORIL_URL sets it, `toril doctor` looks into it"
-            )
-        return lost(f"{where}: connection lost before the answer came ({_first_line(error)})")
-    if isinstance(error, ResponseError):
-        return ServerRefusedError(f"{where}: {_first_line(error)}")
-    return ServerRefusedError(f"{where}: {type(error).__name__}: {_first_line(error)}")
-
-
-def _is_about_password(error: RedisError) -> bool:
-    return str(error).startswith(
-        ("WRONGPASS", "NOAUTH", "invalid username-password", "Authentication required")
-    )
-
-
-def _is_about_connecting(error: RedisError) -> bool:
-    # A client that opens its connection by itself raises the same classes before it is open and after.
-    return re.match(r"(Error( -?\d+)?|Timeout) connecting to |No master found ", str(error)) is not None
-
-
-def _first_line(error: BaseException) -> str:
-    # Errors of scripts go on with the script's own lines.
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-
-
-def safe_url(url: str) -> str:
-    """Return a URL without its password, its user name and its query, which may hold secrets too."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    # Not urlunsplit, which makes unix:/path of unix:///path.
-    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else "(not a URL)"
+        return ConnectionLostError(f"{self._owner.safe_url}: {type(error).__name__}: {first_line(error)}")
 
 
 def _settings(url: str) -> dict[str, Any]:

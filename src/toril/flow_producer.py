@@ -13,9 +13,10 @@ from typing import Any, Final, Self
 
 from redis.exceptions import NoScriptError, RedisError
 
+from ._faults import explain
 from ._tracing import About, Tracing, traced, with_metadata
 from .codec import dumps
-from .connection import Connection, explain
+from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, ServerUnreachableError, refusal
 from .job import Job
 from .keys import QueueKeys

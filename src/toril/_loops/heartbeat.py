@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoScriptError, RedisError
 
+from .._faults import explain
 from .._tracing import Tracing, traced
-from ..connection import CALL_TIMEOUT, Connection, explain
+from ..connection import CALL_TIMEOUT, Connection
 from ..keys import QueueKeys
 from ..scripts.loader import load
 from ..telemetry import Attribute
