@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from ._faults import explain
 from ._tracing import About, Tracing, traced, with_metadata
@@ -29,7 +29,7 @@ from .telemetry import Attribute, Instrumentation, SpanKind
 __all__ = ["Flow", "FlowJob", "FlowProducer"]
 
 _DEEPEST: Final = 100
-_TRIES: Final = 5
+_SCRIPTS: Final = ("add_job", "release_parents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +156,10 @@ class FlowProducer:
         groups = list(_by_queue(nodes))
         parents = dict.fromkeys(node.parent_key for group in groups for node in group if node.parent_key)
         commands: list[tuple[Any, ...]] = [
-            # In a transaction nobody can answer that a script is missing.
-            ("SCRIPT", "LOAD", load("add_job").text),
-            ("SCRIPT", "LOAD", load("release_parents").text),
+            # In a transaction nobody can answer that a script is missing, so it brings them, where none can
+            # forget them before their use.
             ("MULTI",),
+            *(("SCRIPT", "LOAD", load(name).text) for name in _SCRIPTS),
         ]
         for group in groups:
             records = [node.record for node in group]
@@ -171,7 +171,7 @@ class FlowProducer:
                 roots[0].queue.scripts.command("release_parents", RELEASE_PARENTS, now_ms, *parents)
             )
         commands.append(("EXEC",))
-        answers = await self._commit(commands)
+        answers = (await self._commit(commands))[len(_SCRIPTS) :]
         ids: dict[int, str | int] = {}
         for group, some in zip(groups, answers, strict=False):
             ids.update(zip(map(id, group), some, strict=True))
@@ -215,19 +215,13 @@ class FlowProducer:
         await self.close()
 
     async def _commit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send a transaction, and return its answers; again while scripts are forgotten between loading and use.
-
-        All ids are chosen here, so what was added is found again and added no second time.
-        """
-        for left in reversed(range(_TRIES)):
-            answers: list[Any] = (await self._send(commands))[-1]
-            refused = next((answer for answer in answers if isinstance(answer, RedisError)), None)
-            if refused is None:
-                return answers
-            if not (left and isinstance(refused, NoScriptError)):
+        """Send a transaction, and return its answers."""
+        answers: list[Any] = (await self._send(commands))[-1]
+        for answer in answers:
+            if isinstance(answer, RedisError):
                 # Refused inside the transaction, e.g. for want of memory.
-                raise explain(refused, self.connection.safe_url)
-        raise AssertionError("unreachable")
+                raise explain(answer, self.connection.safe_url)
+        return answers
 
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:
