@@ -26,6 +26,7 @@ __all__ = [
     "is_pydantic",
     "loads",
     "model_fields",
+    "read_int",
 ]
 
 MAX_DEPTH: Final = 64
@@ -70,6 +71,19 @@ def loads(text: str | bytes, what: str = "data") -> Any:
         return _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise SerializationError(f"{what}: stored text is not JSON ({error})") from None
+
+
+def read_int(text: object) -> int | None:
+    """Return the whole number that others stored as text; None where it is none, whatever else it is."""
+    if not isinstance(text, (str, int, float)) or text == "":
+        return None
+    try:
+        # Most are short. Node writes long ones as `3e+8`, and what has too many digits is no number of a queue's.
+        return (
+            int(text) if isinstance(text, str) and len(text) < 20 and text.isdecimal() else int(float(text))
+        )
+    except (ValueError, OverflowError):
+        return None
 
 
 def check_depth(text: str | bytes, what: str = "data") -> None:

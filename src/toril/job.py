@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from . import options as options_module
 from ._loops.patience import Patience
 from .backoff import Duration, milliseconds
-from .codec import dumps, loads
+from .codec import dumps, loads, read_int
 from .errors import (
     ConfigurationError,
     ConnectionLostError,
@@ -559,17 +559,7 @@ class Job(JobChildren, Generic[R_co]):
             self._record[field] = str(value)
 
     def _number(self, field: str) -> int | None:
-        text = self._record.get(field)
-        if not text:
-            return None
-        try:
-            return int(text)
-        except ValueError:
-            pass
-        try:
-            return int(float(text))
-        except (ValueError, OverflowError):
-            return None
+        return read_int(self._record.get(field))
 
     def _typed(self, value: Any) -> Any:
         return value if self._return is None or value is None else self._return(value)

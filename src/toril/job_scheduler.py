@@ -20,7 +20,7 @@ from ._repeating import LATEST_DATE_MS, RepeatStrategy, next_fire
 from ._tracing import NoStep, Tracing, traced, with_metadata
 from .backoff import Duration, milliseconds
 from .clock import Clock
-from .codec import dumps, loads
+from .codec import dumps, loads, read_int
 from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, SerializationError
 from .job import Job
@@ -117,14 +117,14 @@ class JobScheduler:
             id=scheduler_id,
             name=record.get("name", scheduler_id),
             next_ms=next_ms,
-            iterations=_number(record.get("ic")) or 0,
-            every_ms=_number(record.get("every")),
+            iterations=read_int(record.get("ic")) or 0,
+            every_ms=read_int(record.get("every")),
             pattern=record.get("pattern"),
             tz=record.get("tz"),
-            limit=_number(record.get("limit")),
-            start_ms=_number(record.get("startDate")),
-            end_ms=_number(record.get("endDate")),
-            offset_ms=_number(record.get("offset")),
+            limit=read_int(record.get("limit")),
+            start_ms=read_int(record.get("startDate")),
+            end_ms=read_int(record.get("endDate")),
+            offset_ms=read_int(record.get("offset")),
             missed=_MISSED.get(record.get("missed", ""), "skip"),
             data=loads(record.get("data", "{}"), f"job scheduler {scheduler_id!r}: data"),
             options=loads(record.get("opts", "{}"), f"job scheduler {scheduler_id!r}: options"),
@@ -278,7 +278,11 @@ class JobSchedulers:
                 ("ZSCORE", self.keys.key("repeat"), scheduler_id),
             ]
         )
-        return None if score is None else JobScheduler.from_record(scheduler_id, int(score), _pairs(record))
+        return (
+            None
+            if score is None
+            else JobScheduler.from_record(scheduler_id, read_int(score) or 0, _pairs(record))
+        )
 
     async def get_job_schedulers(
         self, start: int = 0, end: int = -1, *, ascending: bool = False
@@ -300,7 +304,7 @@ class JobSchedulers:
             [("HGETALL", self.keys.key(f"repeat:{scheduler_id}")) for scheduler_id in planned]
         )
         return [
-            JobScheduler.from_record(scheduler_id, int(next_ms), _pairs(record))
+            JobScheduler.from_record(scheduler_id, read_int(next_ms) or 0, _pairs(record))
             for (scheduler_id, next_ms), record in zip(planned.items(), records, strict=True)
         ]
 
@@ -330,14 +334,14 @@ async def plan_next_run(queue: Queue, job: Job[Any], tracing: Tracing | None = N
     if count is None and _LEGACY_ID.fullmatch(scheduler_id):
         raise LegacyRepeatError(f"queue {queue.name!r}: {_LEGACY.format(scheduler_id)}")
     fields = {name: str(value) for name, value in cast("dict[str, Any]", repeat).items() if value is not None}
-    planned = _number(job.id.rpartition(":")[2])
+    planned = read_int(job.id.rpartition(":")[2])
     definition = JobScheduler.from_record(
         scheduler_id, planned or 0, {**fields, "name": job.name, "missed": missed or "skip"}
     )
     run = _following(
         definition,
         job.options.raw,
-        (_number(fields.get("count")) or 0) + 1,
+        (read_int(fields.get("count")) or 0) + 1,
         queue.clock.now_ms(),
         strategy=queue.repeat_strategy,
     )
@@ -385,17 +389,18 @@ async def _mend(queue: Queue, scheduler_id: str, planned: str) -> bool:
     record, last = await queue.connection.execute_all(
         [("HGETALL", key), ("HMGET", f"{key}:{planned}", "opts", "finishedOn")]
     )
-    definition = JobScheduler.from_record(scheduler_id, int(planned), _pairs(record))
+    planned_ms = read_int(planned) or 0
+    definition = JobScheduler.from_record(scheduler_id, planned_ms, _pairs(record))
     now_ms = queue.clock.now_ms()
     options: Mapping[str, Any] = definition.options or {}
     count = definition.iterations + 1
-    is_unrun = int(planned) > now_ms and last[1] is None
+    is_unrun = planned_ms > now_ms and last[1] is None
     if last[0] is not None:
         options = loads(last[0], f"job scheduler {scheduler_id!r}: options of its last job")
         is_unrun = last[1] is None
         repeat = options.get("repeat")
         repeat = cast("dict[str, Any]", repeat) if isinstance(repeat, dict) else {}
-        count = (_number(repeat.get("count")) or definition.iterations) + (not is_unrun)
+        count = (read_int(repeat.get("count")) or definition.iterations) + (not is_unrun)
     elif is_unrun:
         count = definition.iterations
     run = _following(definition, options, count, now_ms, strategy=queue.repeat_strategy, same_again=is_unrun)
@@ -569,17 +574,6 @@ def _date_ms(date: datetime | int, what: str) -> int:
     if not 10**12 <= date <= LATEST_DATE_MS:
         raise ConfigurationError(f"{what} must lie between 2001 and 2039; a number is epoch milliseconds")
     return date
-
-
-def _number(text: object) -> int | None:
-    if isinstance(text, (int, float)):
-        return int(text)
-    if not isinstance(text, str) or not text:
-        return None
-    try:
-        return int(float(text))
-    except (ValueError, OverflowError):
-        return None
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ._prometheus import exposition
 from ._tracing import Tracing
+from .codec import read_int
 from .connection import Connection
 from .errors import ConfigurationError, JobNotFoundError, ServerRefusedError
 from .job import Job
@@ -325,8 +326,8 @@ class QueueGetters:
                 ("LLEN", f"{key}:data"),
             ]
         )
-        count, prev_ts, prev_count = (int(value or 0) for value in meta)
-        return Metrics(count, prev_ts, prev_count, [int(point) for point in points], length)
+        count, prev_ts, prev_count = (read_int(value) or 0 for value in meta)
+        return Metrics(count, prev_ts, prev_count, [read_int(point) or 0 for point in points], length)
 
     async def export_prometheus_metrics(self, labels: Mapping[str, str] | None = None) -> str:
         """Return counts per state and of ended jobs as Prometheus reads them, under BullMQ's names.
@@ -341,7 +342,8 @@ class QueueGetters:
         ended = await self.connection.execute_all(
             [("HGET", self.keys.key(f"metrics:{state}"), "count") for state in ("completed", "failed")]
         )
-        return exposition(self.keys.queue, counts, int(ended[0] or 0), int(ended[1] or 0), labels or {})
+        completed, failed = (read_int(count) or 0 for count in ended)
+        return exposition(self.keys.queue, counts, completed, failed, labels or {})
 
     async def is_paused(self) -> bool:
         """Whether the queue is paused."""

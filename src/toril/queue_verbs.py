@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ._tracing import Tracing, traced
 from .backoff import Duration, milliseconds
 from .clock import Clock
-from .codec import MAX_SAFE_INTEGER, dumps
+from .codec import MAX_SAFE_INTEGER, dumps, read_int
 from .connection import Connection
 from .errors import (
     ConfigurationError,
@@ -107,7 +107,7 @@ class QueueVerbs:
     async def get_global_concurrency(self) -> int | None:
         """Return how many jobs may run at once over all workers; None for any number."""
         value = await self.connection.execute("HGET", self.keys.key("meta"), "concurrency")
-        return int(value) if value else None
+        return read_int(value) or None
 
     async def remove_global_concurrency(self) -> None:
         """Let any number of jobs run at once."""
@@ -130,7 +130,8 @@ class QueueVerbs:
     async def get_global_rate_limit(self) -> tuple[int, float] | None:
         """Return (jobs, seconds) of the rate limit over all workers; None where there is none."""
         most, window = await self.connection.execute("HMGET", self.keys.key("meta"), "max", "duration")
-        return (int(most), int(window or 0) / 1000) if most else None
+        jobs = read_int(most)
+        return (jobs, (read_int(window) or 0) / 1000) if jobs else None
 
     async def remove_global_rate_limit(self) -> None:
         """Let jobs start at any rate."""

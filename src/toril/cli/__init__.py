@@ -24,5 +24,8 @@ def main() -> None:
         )
         raise SystemExit(2)
     from toril.cli.app import app
+    from toril.cli.output import steady_streams
 
+    # Here too, since wrong usage is told before any command begins.
+    steady_streams()
     app(prog_name="toril")

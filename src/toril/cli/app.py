@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from toril.cli import cron, doctor, job, queue, server, watching, why, worker
+from toril.cli.output import steady_streams
 
 __all__ = ["app"]
 
 app = typer.Typer(
+    callback=steady_streams,
     help="A job queue on Redis or Valkey that shares its queues with BullMQ.",
     no_args_is_help=True,
     # A traceback with local variables would print payloads and passwords.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from toril.cli.output import print_json
+from toril.cli.output import nobody_reads, print_json
 from toril.errors import AuthenticationError, ConfigurationError, ConnectionLostError, TorilError
 
 __all__ = [
@@ -74,8 +73,8 @@ def errors_explained(*, as_json: bool = False) -> Generator[None]:
     except TorilError as error:
         complain(str(error), exit_code(error), as_json=as_json)
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough. Nothing more may be flushed into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader, such as `head`, has seen enough.
+        nobody_reads()
         raise typer.Exit(0) from None
 
 

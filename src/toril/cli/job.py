@@ -11,6 +11,7 @@ import typer
 from toril import Job, JobOptions, Queue
 from toril.cli.common import PROBLEM, Json, Prefix, QueueName, Url, Yes, confirm, run
 from toril.cli.output import ago, console, moment, print_json, printable, redacted, table
+from toril.codec import loads
 from toril.errors import SerializationError, TransitionError
 from toril.states import STATES, FinishedState, State
 
@@ -185,9 +186,11 @@ def add_job(
 ) -> None:
     """Add a job, and print its id."""
     try:
-        payload = json.loads(data)
-    except ValueError as error:
-        raise typer.BadParameter(f"no JSON: {error}", param_hint="DATA") from None
+        payload = loads(data)
+    except SerializationError as error:
+        # What is wrong with it; it is not stored yet.
+        words = str(error).removeprefix("data: ").removeprefix("stored text is ")
+        raise typer.BadParameter(words, param_hint="DATA") from None
     options: JobOptions = {"delay": delay, "priority": priority, "attempts": attempts}
     if job_id is not None:
         options["job_id"] = job_id

@@ -3,32 +3,81 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ago", "console", "moment", "print_json", "redacted", "table"]
+__all__ = [
+    "ago",
+    "console",
+    "json_text",
+    "moment",
+    "nobody_reads",
+    "print_json",
+    "printable",
+    "redacted",
+    "steady_streams",
+    "table",
+]
 
 _SECRET = re.compile(r"password|passwd|token|secret|authorization|api[-_]?key|card", re.IGNORECASE)
 _HIDDEN = "***"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read this, such as `head`, has seen enough: that is no problem that was found."""
+        nobody_reads()
+        raise typer.Exit(0)
+
+
 def console() -> Console:
     # Made when needed: tests, and pipes that are opened late, change sys.stdout.
-    return Console(highlight=False, soft_wrap=True, emoji=False)
+    return _Console(highlight=False, soft_wrap=True, emoji=False)
+
+
+def steady_streams() -> None:
+    """Let output be written whatever a job holds: what the terminal's character set lacks is escaped."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            # Closed by whoever started the program.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def nobody_reads() -> None:
+    """After a broken pipe: what is still buffered must not be flushed into it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return JSON that stdout can write: with escapes, where its character set lacks something."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, default=str)
+    return text
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json_text(value, 2) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nobody_reads()
+        raise typer.Exit(0) from None
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -42,7 +91,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
     for row in rows:
         # Text, not str: nothing that stands in a job is taken for markup.
         shown.add_row(*(Text(printable(str(cell))) for cell in row))
-    Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000).print(shown)
+    _Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000).print(shown)
 
 
 def printable(text: str) -> str:
@@ -64,7 +113,12 @@ def moment(epoch_ms: int | None) -> str:
     """Return a local time, to the millisecond; a dash for none."""
     if not epoch_ms:
         return "-"
-    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    try:
+        return (
+            datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(sep=" ", timespec="milliseconds")
+        )
+    except (ValueError, OverflowError, OSError):
+        return f"{epoch_ms} ms, which is beyond all calendars"
 
 
 def ago(epoch_ms: int | None, now_ms: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from toril import Connection, Event, Queue, QueueEvents, find_queues
 from toril.cli.common import Json, Prefix, QueueName, Url, errors_explained, run
-from toril.cli.output import console, moment, print_json, printable, table
+from toril.cli.output import console, json_text, moment, print_json, printable, table
 
 __all__ = ["events", "workers"]
 
@@ -101,7 +100,7 @@ def _facts(event: Event, reveal: bool) -> dict[str, Any]:
 def _print(event: Event, reveal: bool, *, as_json: bool) -> None:
     facts = _facts(event, reveal)
     if as_json:
-        sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(facts) + "\n")
         sys.stdout.flush()
         return
     at = moment(int(facts.pop("id").partition("-")[0]))
