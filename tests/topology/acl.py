@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from tests.topology.everything import ROLES
+from tests.topology.everything import ROLES, stage
 from toril import AuthenticationError, Connection
 from toril.embedded import EmbeddedServer
 from toril.scripts.loader import load
@@ -56,6 +56,8 @@ async def derive(server: EmbeddedServer, prefix: str) -> dict[str, Seen]:
     seen: dict[str, Seen] = {}
     for role, act in ROLES.items():
         seen[role] = Seen()
+        async with Connection(server.url) as connection:
+            await stage(role, watcher, connection, prefix)
         async with watcher.monitor() as monitor, Connection(server.url) as connection:
             reading = asyncio.create_task(_read(monitor, seen[role], names))
             await act(connection, prefix)
@@ -71,6 +73,8 @@ async def _add_what_is_hidden(server: EmbeddedServer, role: str, seen: Seen, pre
     for _ in range(5):
         await admin.execute_command("ACL", "LOG", "RESET")
         await admin.execute_command(*rule(role, seen.needed(), f"{prefix}:*").split(" "))
+        async with Connection(server.url) as connection:
+            await stage(role, admin, connection, prefix)
         try:
             async with Connection(f"redis://toril-{role}:password@127.0.0.1:{server.port}") as connection:
                 await ROLES[role](connection, prefix)
@@ -124,7 +128,7 @@ async def _main() -> None:
         line = rule(role, found.needed())
         print(f"{line}\n  scripts: {', '.join(sorted(found.scripts))}")
         print("  rare:", ", ".join(sorted(found.needed() - set(found.commands))))
-        pattern = rf"ACL SETUSER toril-{role} on .*"
+        pattern = rf"ACL SETUSER toril-{role} on.*"
         # A rule holds no backslash, so it stands for itself.
         text = re.sub(pattern, line, text)
     if "--write" in sys.argv:
