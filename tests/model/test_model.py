@@ -56,7 +56,7 @@ from toril.states import State
 
 from .machine import Bench
 from .moves import QueueMachine
-from .parts import CRON_MS, MODES
+from .parts import CRON_MS, EVERY_MS, MODES
 
 EXAMPLES = int(os.environ.get("TORIL_EXAMPLES", "0"))
 
@@ -170,6 +170,18 @@ def written(machine: QueueMachine) -> None:
             lambda: machine.time_passes(2 * CRON_MS - 1),
             lambda: machine.fetch(50, None, ""),
         )
+
+    # Of runs whose time passed long ago one is made up for, and the next is in the scheduler's own phase: not on the
+    # minute, not before now, and neither now where that is a run's time, unless it is the one after the last.
+    machine.time_passes(EVERY_MS // 3)
+    for scheduler in ("tick", "cron"):
+        moves(
+            lambda scheduler=scheduler: machine.remove_scheduler(scheduler, ""),  # type: ignore[misc]
+            lambda scheduler=scheduler: machine.upsert_scheduler(scheduler, None, True, ""),  # type: ignore[misc]
+        )
+    moves(lambda: machine.fetch(50, None, ""))
+    for late_ms in (10 * EVERY_MS + 1, EVERY_MS - 1, 3 * EVERY_MS, 2 * EVERY_MS, EVERY_MS // 2, 7 * EVERY_MS):
+        moves(lambda late_ms=late_ms: machine.time_passes(late_ms), lambda: machine.fetch(50, None, ""))  # type: ignore[misc]
 
 
 def test_what_random_programs_seldom_do(bench: Bench) -> None:
