@@ -242,16 +242,17 @@ def children(ground: Ground) -> list[Line]:
 
 
 def queues(ground: Ground) -> list[Line]:
-    """2,000 queues in one process."""
-    many, jobs = ground.size(2_000, 20), ground.size(20_000, 400)
+    """2,000 queues in one process, against a hundredth of them with the same adds: ten jobs to each in turn."""
+    many, jobs, each = ground.size(2_000, 20), ground.size(20_000, 400), 10
     few = max(1, many // 100)
     rates: list[float] = []
 
-    async def add(count: int, each: int) -> None:
+    async def add(count: int, jobs_of_each: int, turns: int = 1) -> None:
         async with Connection(ground.arena.url) as connection:
             targets = [Queue(f"scale-{i}", connection=connection) for i in range(count)]
-            for target in targets:
-                await target.add_bulk([NewJob("noop", {"t": 0}) for _ in range(each)])
+            for _ in range(turns):
+                for target in targets:
+                    await target.add_bulk([NewJob("noop", {"t": 0}) for _ in range(jobs_of_each)])
 
     for count in (few, many):
         ground.empty()
@@ -259,13 +260,15 @@ def queues(ground: Ground) -> list[Line]:
         with ground.working(queues=count, concurrency=10) as (programs, tally):
             # All are there before anything is measured.
             await_count(Reader(tally), count, programs, time.monotonic() + _LIMIT)
+            turns = max(1, jobs // (count * each))
             started = time.monotonic()
-            asyncio.run(add(count, jobs // count))
-            ran = jobs // count * count
+            asyncio.run(add(count, each, turns))
+            ran = turns * count * each
             await_count(Reader(tally), count + ran, programs, time.monotonic() + _LIMIT)
             rates.append(ran / (time.monotonic() - started))
     title = f"{many:,} queues in one process"
-    return [_ratio(title, rates[1], rates[0], f"of {few} queues with as many jobs"), ground.longest(title)]
+    note = f"of {few} queues with as many adds of {each} jobs"
+    return [_ratio(title, rates[1], rates[0], note), ground.longest(title)]
 
 
 def workers(ground: Ground) -> list[Line]:
