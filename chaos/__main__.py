@@ -54,7 +54,15 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=None, help="the same faults again, as far as chance is ours"
     )
-    parser.add_argument("--at-once", type=int, default=2, help="cells that run beside each other")
+    parser.add_argument(
+        "--at-once", type=int, default=2, help="cells that run beside each other; some run alone all the same"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=48,
+        help="after which nothing begins, and what still runs is broken off",
+    )
     parser.add_argument("--slack", type=float, default=1.0, help="by which recoveries may take longer")
     parser.add_argument("--smoke", action="store_true", help=f"only the cells {', '.join(SMOKE)}")
     parser.add_argument(
@@ -64,7 +72,7 @@ def main() -> int:
     names = [name for name in options.cells.split(",") if name]
     wanted = [
         key
-        for key in dict.fromkeys([*SMOKE, *CELLS])
+        for key in sorted(CELLS, key=lambda key: CELLS[key].order)
         if not names or key in names or key.rstrip("abcdefgh") in names
     ]
     if options.smoke:
@@ -78,11 +86,22 @@ def main() -> int:
         (key, client) for key in wanted for client in clients if client in CELLS[key].clients
     ]
     seed = random.randrange(2**31) if options.seed is None else options.seed
-    lines = asyncio.run(play_all(pairs, seed, options.size, options.slack, options.at_once, tell))
+    kept = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    lines = asyncio.run(
+        play_all(
+            pairs,
+            seed,
+            options.size,
+            options.slack,
+            options.at_once,
+            tell,
+            minutes=options.minutes,
+            expected={(line["cell"], line["client"]): line["seconds"] for line in kept},
+        )
+    )
     if options.write:
         RESULTS.parent.mkdir(exist_ok=True)
         # What was not played now stays as it was.
-        kept = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
         fresh = {
             (line["cell"], line["client"]): {**line, "slack": options.slack, "machine": machine()}
             for line in lines

@@ -7,7 +7,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .cells import CELLS, Cell
@@ -19,9 +19,14 @@ __all__ = ["play", "play_all"]
 
 DEADLINE = 240.0
 """Seconds for a cell, whatever happens."""
+OVER = "the time for the whole matrix was over"
+UNKNOWN = 30.0
+"""Seconds that a cell is thought to take which has not been played before."""
 
 
-async def play(cell: Cell, client: Client, seed: int, scale: float, slack: float = 1.0) -> dict[str, Any]:
+async def play(
+    cell: Cell, client: Client, seed: int, scale: float, slack: float = 1.0, end: float | None = None
+) -> dict[str, Any]:
     """Play one cell and judge it.
 
     Args:
@@ -30,9 +35,11 @@ async def play(cell: Cell, client: Client, seed: int, scale: float, slack: float
         seed: Of all that is left to chance.
         scale: Of its sizes.
         slack: By which recoveries may take longer, on a machine that has other things to do.
+        end: When time is over, by the monotonic clock; None for never.
 
     Returns:
-        Its line. `status` is pass, fail, or skip where the cell cannot run here, with the reason in `note`.
+        Its line. `status` is pass, fail, or skip where the cell cannot run here or was not played to its end, with the
+        reason in `note`.
     """
     line: dict[str, Any] = {
         "cell": cell.key,
@@ -43,8 +50,11 @@ async def play(cell: Cell, client: Client, seed: int, scale: float, slack: float
     }
     began = time.monotonic()
     verdict = Verdict()
+    limit = asyncio.timeout(None if end is None else end - began)
     try:
-        async with staged(client, cell.plan, seed, scale, begin=cell.begins) as stage:
+        if end is not None and began >= end:
+            raise SkipCellError(OVER)
+        async with limit, staged(client, cell.plan, seed, scale, begin=cell.begins) as stage:
             stage.slack, stage.within = slack, cell.within * slack
             await _harm(cell, stage)
             line["drain_s"] = round(await stage.drain(), 2)
@@ -62,9 +72,12 @@ async def play(cell: Cell, client: Client, seed: int, scale: float, slack: float
         line["status"], line["note"] = "fail" if client == "toril" else "skip", str(error)[:2000]
         verdict.violations += ["the load did not begin"] if client == "toril" else []
     except Exception as error:
-        line["status"], line["note"] = "fail", f"{type(error).__name__}: {error}"[:2000]
-        verdict.violations.append("the cell broke off")
-        traceback.print_exc()
+        if limit.expired():
+            line["status"], line["note"] = "skip", OVER
+        else:
+            line["status"], line["note"] = "fail", f"{type(error).__name__}: {error}"[:2000]
+            verdict.violations.append("the cell broke off")
+            traceback.print_exc()
     line |= verdict.dict()
     line["seconds"] = round(time.monotonic() - began, 1)
     line["load_average"] = round(os.getloadavg()[0], 1)
@@ -90,18 +103,37 @@ async def play_all(
     slack: float,
     at_once: int,
     tell: Callable[[dict[str, Any]], None],
+    *,
+    minutes: float,
+    expected: Mapping[tuple[str, Client], float],
 ) -> list[dict[str, Any]]:
-    """Play cells, so many at once, telling each line as it comes."""
-    chance = random.Random(seed)
-    seeds = [chance.randrange(2**31) for _ in wanted]
-    free = asyncio.Semaphore(at_once)
+    """Play cells, telling each line as it comes: first those that need the machine alone, then so many at once.
 
-    async def one(key: str, client: Client, cell_seed: int) -> dict[str, Any]:
+    Args:
+        wanted: Which, for whom, in the order of the table.
+        seed: Of all that is left to chance, in whatever order they are played.
+        scale: Of their sizes.
+        slack: By which recoveries may take longer.
+        at_once: How many run beside each other.
+        tell: Called with each line.
+        minutes: After which nothing begins, and what still runs is broken off: those are not green.
+        expected: Seconds that cells have taken before; the longest begin first, so that none is waited for at the end.
+    """
+    chance = random.Random(seed)
+    seeds = {pair: chance.randrange(2**31) for pair in wanted}
+    free = asyncio.Semaphore(at_once)
+    end = time.monotonic() + 60 * minutes
+
+    async def one(pair: tuple[str, Client]) -> dict[str, Any]:
         async with free:
-            line = await play(CELLS[key], client, cell_seed, scale, slack)
+            key, client = pair
+            line = await play(CELLS[key], client, seeds[pair], scale, slack, end)
             tell(line)
             return line
 
-    return await asyncio.gather(
-        *(one(key, client, cell_seed) for (key, client), cell_seed in zip(wanted, seeds, strict=True))
-    )
+    def alone(pair: tuple[str, Client]) -> bool:
+        return CELLS[pair[0]].alone
+
+    lines = [await one(pair) for pair in wanted if alone(pair)]
+    longest_first = sorted(wanted, key=lambda pair: -expected.get(pair, UNKNOWN))
+    return lines + await asyncio.gather(*(one(pair) for pair in longest_first if not alone(pair)))

@@ -50,6 +50,8 @@ def shape(
         data["block"] = options.get("block", 0)
         data["gil"] = options.get("gil", 0)
         data["hang"] = options.get("hang", False)
+        if harms := options.get("harms"):
+            data["harm"] = harms[number // every % len(harms)]
     return f"{options.get('tag', 'j')}-{number}", data, settings
 
 

@@ -40,6 +40,8 @@ PREFIX: Final = f"bull:{QUEUE}:"
 PORT: Final = ROOT / "chaos" / ".venv" / "bin" / "python"
 """Of the environment of BullMQ's Python port, which needs another redis-py."""
 Client = Literal["toril", "bullmq", "bullmq-python"]
+PACKAGES: Final = {"bullmq": "bullmq", "bullmq5": "bullmq5"}
+"""Of those that Node.js runs: the package. `bullmq5` is the last version before 6, and no client of the table."""
 DIED_TALKING: Final = re.compile(
     r"Traceback|never retrieved|was destroyed but it is pending|ResourceWarning|Unhandled|never awaited"
 )
@@ -228,8 +230,9 @@ class Stage:
 
     def _start(self, role: str, settings: dict[str, Any], more: Mapping[str, str] | None = None) -> Running:
         client = settings.pop("client", self.client)
-        if client == "bullmq":
+        if client in PACKAGES:
             command = ["node", str(ROOT / "interop" / "chaos.js"), role]
+            settings["package"] = PACKAGES[client]
         elif client == "bullmq-python":
             command = [str(PORT), "-m", "chaos.peers.bullmq_python", role]
         else:
@@ -240,6 +243,11 @@ class Stage:
         if role == "worker":
             self.workers.append(running)
         return running
+
+    def start(self, role: str, **settings: Any) -> Running:
+        """Start another program of `chaos`, with the queue and the ledger among its settings."""
+        known = {"url": self.url, "queue": QUEUE, "ledger": str(self.directory)}
+        return self._start(role, {**known, **settings})
 
     async def open_proxy(self, is_deaf: bool = False) -> Proxy:
         """One more way to the server, for one worker of its own, or for other servers."""

@@ -25,6 +25,7 @@ from typing import Any
 
 from toril import Job, Queue, Worker
 
+from . import sandboxed
 from .ledger import Ledger
 
 
@@ -42,12 +43,21 @@ def hold_gil(seconds: float) -> None:
 
 async def main(options: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    book = Ledger(options.pop("ledger"), "worker")
+    directory = options.pop("ledger")
+    book = Ledger(directory, "worker")
     pid = os.getpid()
 
+    is_terse, has_begun = options.pop("terse", False), False
+
     async def process(job: Job) -> str:
+        nonlocal has_begun
         data: dict[str, Any] = job.data or {}
         run = job.attempts_started
+        if is_terse:
+            if not has_begun:
+                book.write("first", pid=pid)
+            has_begun = True
+            return ""
         book.write("start", id=job.id, run=run, pid=pid)
         if data.get("pill"):
             os._exit(1)
@@ -68,7 +78,13 @@ async def main(options: dict[str, Any]) -> None:
 
     # Names of the library's options, for the library.
     async with Queue(options.pop("queue"), connection=options.pop("url")) as queue:
-        if seconds := options.pop("timeout", None):
+        seconds = options.pop("timeout", None)
+        if options.pop("is_sandboxed", False):
+            # What the worker's children find; the ledger has no other way to them.
+            os.environ[sandboxed.LEDGER] = directory
+            queue.processor("work", timeout=seconds, sandboxed=True)(sandboxed.work)
+            worker = Worker(queue, **options)
+        elif seconds:
             # Only a processor of the queue's own has a limit of time.
             queue.processor("work", timeout=seconds)(process)
             worker = Worker(queue, **options)

@@ -5,10 +5,11 @@
 // (maxRetriesPerRequest null), errors are listened to, signals close the worker.
 
 import { appendFileSync } from 'node:fs';
-import { FlowProducer, Queue, Worker } from 'bullmq';
 
 const [role, json] = process.argv.slice(2);
 const options = JSON.parse(json);
+// `bullmq`, or `bullmq5` for the last version before 6.
+const { FlowProducer, Queue, Worker } = await import(options.package ?? 'bullmq');
 const { hostname: host, port } = new URL(options.url);
 const path = `${options.ledger}/${role}-${process.pid}.jsonl`;
 // The monotonic clock, which all processes of a machine share.
@@ -31,9 +32,16 @@ function randomFrom(seed) {
   };
 }
 
-async function work() {
+/** One worker; `pid` is what the ledger calls it. */
+function workerOf(pid) {
+  let hasBegun = false;
   const worker = new Worker(options.queue, async (job) => {
     const run = job.attemptsStarted;
+    if (options.terse) {
+      if (!hasBegun) write('first', { pid });
+      hasBegun = true;
+      return null;
+    }
     write('start', { id: job.id, run, pid });
     if (job.data.pill) process.exit(1);
     if (job.data.block) block(job.data.block);
@@ -55,15 +63,21 @@ async function work() {
   });
   worker.on('error', (error) => write('error', { pid, what: error.name }));
   worker.on('ready', () => write('ready', { pid }));
+  return worker;
+}
+
+async function work() {
+  const objects = options.objects ?? 1;
+  const workers = Array.from({ length: objects }, (_, at) => workerOf(objects === 1 ? pid : pid * 1000 + at));
   // Close waits for running jobs; the grace is the caller's, so it ends here.
   const stop = async () => {
-    await Promise.race([worker.close(), sleep(options.grace * 1000)]);
+    await Promise.race([Promise.all(workers.map((worker) => worker.close())), sleep(options.grace * 1000)]);
     write('stopped', { pid });
     process.exit(0);
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  await worker.waitUntilReady();
+  await Promise.all(workers.map((worker) => worker.waitUntilReady()));
 }
 
 async function produce() {

@@ -7,12 +7,16 @@ with a letter where a row has several settings.
 from __future__ import annotations
 
 # They enter themselves.
+from . import backlogs as backlogs
 from . import clocks as clocks
+from . import crowds as crowds
 from . import loads as loads
 from . import network as network
 from . import processes as processes
+from . import sandboxes as sandboxes
 from . import server as server
 from . import topologies as topologies
+from . import upgrades as upgrades
 from ._registry import ABSENT, CELLS, Cell
 
 __all__ = ["ABSENT", "CELLS", "SMOKE", "Cell"]

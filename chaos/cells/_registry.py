@@ -25,6 +25,7 @@ class Cell:
         clients: Whom it is done to.
         begins: Whether the load runs already when `play` is called; else `play` begins it.
         within: How many seconds a recovery may take.
+        alone: Whether nothing may run beside it, since it measures rates or times of the machine.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Cell:
     clients: tuple[Client, ...]
     begins: bool
     within: float
+    alone: bool
 
     @property
     def order(self) -> tuple[int, str]:
@@ -48,13 +50,7 @@ PORTED: Final = frozenset({"1", "3", "6", "8", "11", "12", "12b", "14", "16", "2
 """Cells that BullMQ's Python port plays too: those that need nothing that it does not have."""
 
 ABSENT: Final[dict[str, str]] = {
-    "30": "nothing that happens to a process: `tests/interop/test_cron.py` compares DST with BullMQ",
-    "33": "the library has no workers that run each job in a process of its own",
-    "36": "a million jobs: `make bench SCALE=1`, in [performance](performance.md)",
-    "40": "2,000 queues: likewise",
-    "41": "200 workers: likewise",
-    "43": "no dashboard in the library",
-    "44": "no older release of toril exists; mixed fleets with BullMQ are row 42",
+    "43": "toril has no dashboard that could be loaded",
 }
 """Rows that are not played, and why. They are not green."""
 
@@ -67,6 +63,7 @@ def cell(
     clients: tuple[Client, ...] = ("toril", "bullmq"),
     begins: bool = True,
     within: float = 5.0,
+    alone: bool = False,
 ) -> Callable[[Play], Play]:
     """Enter a function into the matrix."""
 
@@ -74,7 +71,7 @@ def cell(
         if key in CELLS:
             raise ValueError(f"cell {key} is there already: {CELLS[key].fault}")
         everyone: tuple[Client, ...] = (*clients, "bullmq-python") if key in PORTED else clients
-        CELLS[key] = Cell(key, fault, play, plan or Plan(), everyone, begins, within)
+        CELLS[key] = Cell(key, fault, play, plan or Plan(), everyone, begins, within, alone)
         return play
 
     return enter

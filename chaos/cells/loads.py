@@ -27,7 +27,7 @@ async def longest(stage: Stage) -> float:
     return took
 
 
-@cell("37", "50,000 delayed jobs due at one moment", QUIET, clients=("toril",))
+@cell("37", "50,000 delayed jobs due at one moment", QUIET, clients=("toril",), alone=True)
 async def all_due(stage: Stage) -> None:
     stage.no_stalls = True
     count = stage.times(50_000)

@@ -86,21 +86,21 @@ async def cut_off(stage: Stage) -> None:
 SLOW = Plan(rate=60, worker={"lock_duration": 30, "stalled_interval": 5}, settle=90)
 
 
-@cell("13a", "each packet 50 ± 20 ms late", SLOW)
+@cell("13a", "each packet 50 ± 20 ms late", SLOW, alone=True)
 async def late(stage: Stage) -> None:
     stage.no_stalls = True
     stage.proxy.delay = (0.05, 0.02)
     await stage.pause(8 * stage.scale)
 
 
-@cell("13b", "each packet 500 ± 100 ms late", SLOW)
+@cell("13b", "each packet 500 ± 100 ms late", SLOW, alone=True)
 async def very_late(stage: Stage) -> None:
     stage.no_stalls = True
     stage.proxy.delay = (0.5, 0.1)
     await stage.pause(10 * stage.scale)
 
 
-@cell("13c", "1 Mbit/s for each connection", SLOW)
+@cell("13c", "1 Mbit/s for each connection", SLOW, alone=True)
 async def thin(stage: Stage) -> None:
     stage.no_stalls = True
     stage.proxy.throttle = 125_000.0
