@@ -220,6 +220,7 @@ def _check_ledger(
     overlapping: list[str] = []
     never_ran: list[str] = []
     miscounted: list[str] = []
+    reasons: set[str] = set()
     for job_id, story in stories.items():
         held = states.get(job_id, [])
         record = records.get(job_id, {})
@@ -233,6 +234,7 @@ def _check_ledger(
             verdict.stuck += 1
         if "failed" in held and job_id not in stage.may_fail:
             verdict.false_failed += 1
+            reasons.add(record.get("failedReason", "no reason")[:100])
         extra = len(story.starts) - 1 - story.fails
         if extra > 0 and job_id not in stage.may_fail:
             verdict.duplicates += extra
@@ -263,7 +265,8 @@ def _check_ledger(
     if verdict.stuck:
         verdict.violations.append(f"I17 {verdict.stuck} jobs did not end in time")
     if verdict.false_failed:
-        verdict.violations.append(f"I4 {verdict.false_failed} good jobs failed")
+        why = " / ".join(sorted(reasons)[:3])
+        verdict.violations.append(f"I4 {verdict.false_failed} good jobs failed: {why}")
     stalled = [job_id for job_id, record in records.items() if int(record.get("stc", 0))]
     if stage.no_stalls:
         _note(verdict, "I5 taken back from a healthy worker", stalled)

@@ -14,17 +14,16 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import redis
 import redis.asyncio
 import redis.asyncio.connection as redis_asyncio_connection
-import redis.asyncio.sentinel
 import redis.connection as redis_connection
 import redis.credentials
-import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from ._sentinels import AsyncSentinels, SyncSentinels
 from .errors import ConfigurationError
 
-__all__ = ["SCHEMES", "Credentials", "Place", "make_async", "make_sync", "sentinels_of"]
+__all__ = ["SCHEMES", "Credentials", "Place", "make_async", "make_sync"]
 
 SCHEMES: Final = (
     "redis",
@@ -155,7 +154,7 @@ def make_async(
     """Return a client for an event loop; it has not connected yet."""
     settings = {**settings, "retry": AsyncRetry(NoBackoff(), 0)}
     if place.kind == "sentinel":
-        sentinel: Any = redis.asyncio.sentinel.Sentinel
+        sentinel: Any = AsyncSentinels
         client: redis.asyncio.Redis = sentinel(
             place.hosts, sentinel_kwargs=_sentinel_settings(place, AsyncRetry(NoBackoff(), 0))
         ).master_for(place.service, **_of_url(_parse_async, place, settings, credentials))
@@ -163,17 +162,11 @@ def make_async(
     return redis.asyncio.Redis.from_url(place.url, **settings, **_provider(credentials))  # pyright: ignore[reportUnknownMemberType]
 
 
-def sentinels_of(client: redis.asyncio.Redis) -> list[redis.asyncio.Redis]:
-    """The clients of the Sentinels that a client asks where the primary is; it does not close them itself."""
-    manager: Any = getattr(client.connection_pool, "sentinel_manager", None)
-    return [] if manager is None else list(manager.sentinels)
-
-
 def make_sync(place: Place, settings: dict[str, Any], credentials: Credentials | None) -> redis.Redis:
     """Return a blocking client; it has not connected yet."""
     settings = {**settings, "retry": Retry(NoBackoff(), 0)}
     if place.kind == "sentinel":
-        sentinel: Any = redis.sentinel.Sentinel
+        sentinel: Any = SyncSentinels
         client: redis.Redis = sentinel(
             place.hosts, sentinel_kwargs=_sentinel_settings(place, Retry(NoBackoff(), 0))
         ).master_for(place.service, **_of_url(_parse_sync, place, settings, credentials))

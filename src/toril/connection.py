@@ -13,8 +13,8 @@ import functools
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
@@ -29,8 +29,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ._clients import MOST_LANES, LoopClients
 from ._faults import explain, first_line, safe_url
-from ._topology import Credentials, Place, make_async, make_sync, sentinels_of
+from ._sentinels import Address
+from ._topology import Credentials, Place, make_async, make_sync
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
@@ -51,8 +53,6 @@ _CONNECT_TIMEOUT: Final = 5.0
 CALL_TIMEOUT: Final = 15.0
 SCRIPT_TIMEOUT: Final = 5.0
 """The same for calls that are safe to repeat: they are given up sooner, since nothing is lost by that."""
-# Calls that are made at once beyond this number wait for a free connection.
-_MOST_LANES: Final = 32
 # A connection that has been idle for so long is looked at before it is used: the server may have gone.
 _FRESH_FOR: Final = 1.0
 # How often the server is asked for its time when it is first used.
@@ -90,7 +90,7 @@ class Connection:
         self.clock: ServerClock = ServerClock()
         """The server's time; exact once the connection has been used."""
         self._lease: EmbeddedLease | None = None
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClients] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClients] = WeakKeyDictionary()
 
     @classmethod
     def of(cls, connection: str | Connection | None) -> Connection:
@@ -188,8 +188,12 @@ class Connection:
         """
         if self._router is not None:
             return self._router.lane(name)
-        pool: Any = self._of_loop().client.connection_pool
-        return Lane(self, pool.make_connection, name)
+        clients = self._of_loop()
+        pool: Any = clients.client.connection_pool
+        lane = Lane(self, pool.make_connection, name)
+        if clients.sentinels is not None:
+            clients.lanes.add(lane)
+        return lane
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -221,9 +225,13 @@ class Connection:
         return (self._url, self._credentials, None if self._router is None else key)
 
     def suspect(self) -> None:
-        """Look anew where things are: a client that `sync_client` has made met a fault."""
+        """Look anew where things are: a client that `sync_client` has made met a fault, or is over it."""
         if self._router is not None:
             self._router.suspect()
+        elif self._place.kind == "sentinel":
+            for loop, clients in list(self._clients.items()):
+                with suppress(RuntimeError):  # the loop has ended meanwhile
+                    loop.call_soon_threadsafe(clients.look)
 
     async def learn_time(self) -> None:
         """Measure the offset to the server's clock, once per event loop.
@@ -241,7 +249,7 @@ class Connection:
             clients.learning.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(clients.learning)
 
-    async def _ask_for_time(self, clients: _LoopClients) -> None:
+    async def _ask_for_time(self, clients: LoopClients) -> None:
         try:
             answers: list[tuple[float, float, float, int, int]] = []
             for _ in range(_TIMES_ASKED):
@@ -265,8 +273,8 @@ class Connection:
             for lane in clients.idle:
                 await lane.close()
             await clients.client.aclose()
-            for one in sentinels_of(clients.client):
-                await one.aclose()
+            if clients.sentinels is not None:
+                await clients.sentinels.stop()
         if self._lease is not None and not self._clients:
             self._lease.release()
             self._lease = None
@@ -279,16 +287,16 @@ class Connection:
     ) -> None:
         await self.close()
 
-    async def _take(self, clients: _LoopClients) -> Lane:
+    async def _take(self, clients: LoopClients) -> Lane:
         try:
-            await clients.take()
+            await clients.take(CALL_TIMEOUT)
         except TimeoutError as error:
             raise ServerUnreachableError(
-                f"{self.safe_url}: all {_MOST_LANES} connections have been busy for {CALL_TIMEOUT:g} s"
+                f"{self.safe_url}: all {MOST_LANES} connections have been busy for {CALL_TIMEOUT:g} s"
             ) from error
         return clients.idle.pop() if clients.idle else self.lane()
 
-    def _give_back(self, clients: _LoopClients, lane: Lane) -> None:
+    def _give_back(self, clients: LoopClients, lane: Lane) -> None:
         clients.release()
         if clients.is_closed:
             lane.abort()
@@ -297,13 +305,13 @@ class Connection:
         else:
             lane.abort()
 
-    def _of_loop(self) -> _LoopClients:
+    def _of_loop(self) -> LoopClients:
         loop = asyncio.get_running_loop()
         clients = self._clients.get(loop)
         if clients is None:
             # The client reads the options that a URL may carry, such as the database or certificates.
             place = self._real_place()
-            clients = self._clients[loop] = _LoopClients(
+            clients = self._clients[loop] = LoopClients(
                 make_async(place, _settings(place.url), self._credentials)
             )
         return clients
@@ -318,56 +326,6 @@ class Connection:
         return self._place.at(self._lease.url)
 
 
-class _LoopClients:
-    """What one event loop has opened."""
-
-    __slots__ = ("_taken", "_waiting", "client", "idle", "is_closed", "knows_time", "learning")
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self.client = client
-        self.idle: list[Lane] = []
-        self.is_closed = False
-        self.knows_time = False
-        self.learning: asyncio.Task[None] | None = None
-        self._taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take_now(self) -> bool:
-        """Take the right to use a connection, if one is free."""
-        if self._taken >= _MOST_LANES:
-            return False
-        self._taken += 1
-        return True
-
-    async def take(self) -> None:
-        """Wait for the right to use a connection.
-
-        Raises:
-            TimeoutError: All have been busy for too long.
-        """
-        if self.take_now():
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                # It came, and we are not here any more to use it.
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give the right to the next."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._taken -= 1
-
-
 class Lane:
     """One connection, for one caller at a time. It opens itself, again and again if need be.
 
@@ -375,7 +333,7 @@ class Lane:
     waits for the earlier.
     """
 
-    __slots__ = ("_closed", "_connection", "_make", "_name", "_owner", "_used", "_wire")
+    __slots__ = ("__weakref__", "_closed", "_connection", "_make", "_name", "_owner", "_used", "_wire")
 
     def __init__(self, owner: Connection, make: Callable[[], Any], name: str | None = None) -> None:
         self._owner = owner
@@ -496,12 +454,29 @@ class Lane:
             # Somebody is opening it, and is told so.
             self._closed.set_result(None)
 
+    def leave_for(self, primary: Address) -> None:
+        """Give up a connection that is open, or being opened, to another server than this one."""
+        connection = self._connection
+        if connection._writer is None or (connection.host, connection.port) == primary:
+            return
+        if self._closed is None:
+            self.abort()
+        elif not self._closed.done():
+            self._closed.set_result(None)
+
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         opening = loop.create_task(self._connect())
         closed = self._closed = loop.create_future()
         try:
-            await asyncio.wait((opening, closed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (opening, closed), timeout=_CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not closed.done() and not opening.done():
+                # Signing in counts: what has accepted the connection may be dead behind that.
+                raise ServerUnreachableError(
+                    f"cannot reach {self._owner.safe_url} (not signed in within {_CONNECT_TIMEOUT:g} s)"
+                )
             if closed.done():
                 raise ServerUnreachableError(
                     f"{self._owner.safe_url}: the connection was closed while it was being opened"

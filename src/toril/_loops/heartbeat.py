@@ -141,6 +141,9 @@ class Heartbeat(threading.Thread):
                 )
                 wait = self._patience.failed(error)
             else:
+                if self._patience.failures:
+                    # Where it was found again, the others may not have looked yet: their calls are given more time.
+                    self._connection.suspect()
                 self._patience.worked()
         self._client.close()
 
