@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -136,6 +137,17 @@ async def test_a_lane_is_closed_while_it_opens() -> None:
                     await call
         await lane.close()
     listening.close()
+
+
+async def test_who_accepts_and_then_is_silent_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead server behind a living proxy: signing in has the deadline of connecting, and nothing was sent."""
+    monkeypatch.setattr("toril.connection._CONNECT_TIMEOUT", 0.2)
+    listening = socket.create_server(("127.0.0.1", 0))
+    with listening:
+        url = f"redis://127.0.0.1:{listening.getsockname()[1]}"
+        async with Connection(url) as connection, within("the end of the call", 5):
+            with pytest.raises(ServerUnreachableError, match=r"not signed in within 0\.2 s"):
+                await connection.execute("PING")
 
 
 async def test_a_call_is_never_sent_twice(server_url: str, prefix: str, client: Client) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio.sentinel
 import redis.sentinel
@@ -48,8 +48,7 @@ class AsyncSentinels(redis.asyncio.sentinel.Sentinel):
 
     async def _ask(self, service_name: str) -> Address:
         try:
-            found: Any = await super().discover_master(service_name)
-            address: Address = (found[0], found[1])
+            address = cast("Address", await cast("Any", super()).discover_master(service_name))
             before, self.primary = self.primary, address
             if before not in (None, address) and self.moved is not None:
                 self.moved(address)
@@ -71,9 +70,7 @@ class SyncSentinels(redis.sentinel.Sentinel):
     def discover_master(self, service_name: str) -> Address:
         """As that of `AsyncSentinels`; nobody shares it."""
         try:
-            find: Any = super().discover_master
-            found = find(service_name)
-            return found[0], found[1]
+            return cast("Address", cast("Any", super()).discover_master(service_name))
         finally:
             sentinels: Any = self.sentinels
             for one in sentinels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -75,6 +76,11 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait(30)
+
+    def freeze(self) -> None:
+        """It says nothing any more, and its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     async def __aenter__(self) -> Node:
         await self.start()

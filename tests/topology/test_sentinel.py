@@ -9,7 +9,16 @@ import pytest
 
 from tests.patience import until, within
 from tests.topology.nodes import Node, sentinel
-from toril import ConfigurationError, Connection, Job, Queue, QueueEvents, TorilError, Worker
+from toril import (
+    ConfigurationError,
+    Connection,
+    ConnectionLostError,
+    Job,
+    Queue,
+    QueueEvents,
+    TorilError,
+    Worker,
+)
 
 
 async def test_a_fail_over_by_death_and_one_by_plan() -> None:
@@ -45,6 +54,46 @@ async def test_a_fail_over_by_death_and_one_by_plan() -> None:
             listening.cancel()
     # Each of them ran; the later fail-over lost none of those that were known to both servers.
     assert {"before", "after a death", "after a plan"} <= set(ran)
+
+
+async def test_a_primary_that_is_silent_is_left_when_another_rules() -> None:
+    """A call that waits for it is told at once; who asks where the primary is leaves no connection to the Sentinel."""
+    async with sentinel() as (primary, _, watcher):
+        before = await _connections(watcher)
+        async with Connection(f"redis+sentinel://127.0.0.1:{watcher.port}/mymaster/0") as connection:
+            lanes = [connection.lane() for _ in range(9)]
+            await asyncio.gather(*(lane.execute("PING") for lane in lanes))
+            assert await _connections(watcher) <= before + 1
+            calls = [
+                asyncio.create_task(lane.execute("BLPOP", "nothing", 0, timeout=600)) for lane in lanes[:4]
+            ]
+            primary.freeze()
+            try:
+
+                def look() -> bool:
+                    # As the thread that renews locks does as long as it meets faults.
+                    connection.suspect()
+                    return all(call.done() for call in calls)
+
+                await until("the end of the calls", look)
+                found = await asyncio.gather(*calls, return_exceptions=True)
+                assert [type(error) for error in found] == [ConnectionLostError] * 4
+                assert (await lanes[0].execute("ROLE"))[0] == "master"
+            finally:
+                primary.kill()
+            for lane in lanes:
+                await lane.close()
+        await until("the end of all questions", lambda: _has_at_most(watcher, before))
+
+
+async def _connections(watcher: Node) -> int:
+    """How many clients a Sentinel has, apart from other servers."""
+    listed: Any = await watcher.client.execute_command("CLIENT", "LIST", "TYPE", "normal")
+    return len(str(listed).strip().splitlines()) if isinstance(listed, str) else len(listed)
+
+
+async def _has_at_most(watcher: Node, count: int) -> bool:
+    return await _connections(watcher) <= count
 
 
 async def _listen(events: QueueEvents, heard: set[str | None]) -> None:
