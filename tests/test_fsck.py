@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 
+from tests.patience import like
 from toril import Deduplication, Exponential, FlowJob, FlowProducer, Job, NewJob, Queue, Worker
+from toril.embedded import EmbeddedServer
 from toril.fsck import Replay, Violation, check, violations
 from toril.scripts import Fetch, FinishedJob
 
@@ -167,3 +170,14 @@ async def test_a_queue_in_use_is_sound(queue: Queue, prefix: str) -> None:
 
     assert found == []
     assert runs > 100
+
+
+async def test_a_full_server_is_looked_at_all_the_same(server: EmbeddedServer) -> None:
+    """Redis lets nobody queue commands in a transaction when its memory is full, not even those that only read."""
+    with like(server, maxmemory_policy="noeviction") as own, redis.Redis.from_url(own.url) as client:
+        async with Queue("q", connection=own.url) as queue:
+            await queue.add("job", {}, job_id="spoilt")
+            client.delete("bull:q:spoilt")
+            client.config_set("maxmemory", "1mb")
+            found = await look(queue)
+            assert {(one.invariant, one.key) for one in found} == {("I3", "bull:q:spoilt")}, found

@@ -61,6 +61,7 @@ CALLS: dict[str, Any] = {
     "move_to_wait": lambda scripts: scripts.move_to_wait("1", "token"),
     "pause": lambda scripts: scripts.pause("pause"),
     "promote": lambda scripts: scripts.promote("1"),
+    "read_together": lambda scripts: scripts.read_together([("TYPE", "bull:q:1")]),
     "reprocess_job": lambda scripts: scripts.reprocess_job("1", "failed"),
     "retry_job": lambda scripts: scripts.retry_job(1, "1", "token", "reason", "[]"),
     "update_data": lambda scripts: scripts.update_data("1", "token", "{}"),

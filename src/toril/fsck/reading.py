@@ -2,7 +2,7 @@
 
 While keys are read one after another, jobs move from the ones that are still to be read to the ones that have been,
 and the other way round. So a first reading only makes suspects. Each suspect's own keys are then read in one
-transaction, and only what the same rules find there is reported. Nothing is written.
+call, and only what the same rules find there is reported. Nothing is written.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from ..connection import Connection
 from ..keys import QueueKeys
 from ..queue_verbs import escaped
+from ..scripts import Scripts
 from .histories import Replay
 from .rules import Violation, violations
 from .view import PARTS, QUEUE_KEYS, STATE_KEYS, Entry, split_key
@@ -54,7 +55,7 @@ async def check(
         TorilError: The server could not be read.
     """
     await connection.learn_time()
-    reader = _Reader(connection, QueueKeys(prefix, queue).base)
+    reader = _Reader(connection, QueueKeys(prefix, queue))
     now_ms = connection.clock.now_ms()
     await reader.read_all()
     suspects = violations(reader.space, reader.base, now_ms, at_rest=at_rest, replay=reader.replay)
@@ -76,11 +77,12 @@ def _same(one: Violation, other: Violation) -> bool:
 class _Reader:
     """Keys of a queue and of the children that its parents wait for."""
 
-    def __init__(self, connection: Connection, base: str) -> None:
-        self.base = base
+    def __init__(self, connection: Connection, keys: QueueKeys) -> None:
+        self.base = keys.base
         self.space: _Space = {}
         self.replay = Replay()
         self._connection = connection
+        self._scripts = Scripts(keys, connection)
         self._last_event = "-"
 
     async def read_all(self) -> None:
@@ -110,7 +112,7 @@ class _Reader:
         await self._read_events()
 
     async def look_again(self, suspects: Sequence[Violation]) -> list[_Space]:
-        """Read what some suspicions rest on in one transaction, and the events up to that moment."""
+        """Read what some suspicions rest on in one call, and the events up to that moment."""
         events = self.space.get(f"{self.base}events")
         has_events = events is not None and events.kind == "stream"
         commands: list[_Command] = [
@@ -124,7 +126,7 @@ class _Reader:
                 new, take = self._about(key, suspect)
                 takers.append((spaces[-1], len(new), take))
                 commands += new
-        *_, (last, *answers) = await self._all([("MULTI",), *commands, ("EXEC",)])
+        last, *answers = await self._scripts.read_together(commands)
         at = 0
         for space, count, take in takers:
             take(space, answers[at : at + count])
@@ -204,7 +206,7 @@ class _Reader:
         while True:
             start = self._last_event if self._last_event == "-" else f"({self._last_event}"
             commands = [("XRANGE", key, "-", "+", "COUNT", 1), ("XRANGE", key, start, until, "COUNT", _PAGE)]
-            *_, (oldest, page) = await self._all([("MULTI",), *commands, ("EXEC",)])
+            oldest, page = await self._scripts.read_together(commands)
             if oldest and self._last_event != "-" and _order(oldest[0][0]) > _order(self._last_event):
                 # What lies between was trimmed before it was read.
                 self.replay.feed(None)

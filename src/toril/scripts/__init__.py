@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msgspec import msgpack
+
 from ..codec import dumps
 from ..errors import refusal
 from ..keys import QueueKeys
@@ -458,6 +460,13 @@ class Scripts:
             "get_dependencies", keysets.META, job_id, "1" if is_count else ""
         )
         return children
+
+    async def read_together(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
+        """Return the answers to commands that only read, all of one moment; an error stands in its answer's place."""
+        # As text: Redis' cmsgpack knows no bytes.
+        packed = msgpack.encode([[str(part) for part in command] for command in commands])
+        answers: list[Any] = await self._run("read_together", keysets.META, packed, is_bare=True)
+        return answers
 
     def _raise_if_refused(self, answer: Any, job_id: str) -> None:
         if isinstance(answer, int) and answer < 0:
