@@ -201,7 +201,7 @@ async def _check_events(
 
 async def _check_queue(stage: Stage, verdict: Verdict) -> None:
     """All that `toril doctor --fsck` looks at."""
-    async with Connection(f"redis://127.0.0.1:{stage.port}") as connection:
+    async with Connection(stage.direct_url()) as connection:
         found = await fsck.check(connection, QUEUE, most=200)
     for invariant in sorted({one.invariant for one in found}):
         some = [one for one in found if one.invariant == invariant]

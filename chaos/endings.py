@@ -108,7 +108,7 @@ async def check_leftovers(stage: Stage, verdict: Any) -> None:
         found.append(f"I22 {verdict.completed} completed jobs are kept, not {stage.keeps}")
     for one in stage.workers:
         one.kill()
-    async with Connection(f"redis://127.0.0.1:{stage.port}") as connection:
+    async with Connection(stage.direct_url()) as connection:
         await Queue(QUEUE, connection=connection).obliterate(force=True)
     async with stage.look() as client:
         keys = await _keys(client)

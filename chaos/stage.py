@@ -212,12 +212,22 @@ class Stage:
     @property
     def url(self) -> str:
         """Where workers and producer find the server."""
-        return self.proxy.url if self.plan.proxied else f"redis://127.0.0.1:{self.port}"
+        return self.proxy.url if self.plan.proxied else self.direct_url()
+
+    def direct_url(self, host: str = "127.0.0.1") -> str:
+        """The server itself, at one of its addresses, with the password that the plan gave it."""
+        password = self.plan.config.get("requirepass")
+        return f"redis://{f':{password}@' if password else ''}{host}:{self.port}"
 
     def start_worker(
-        self, url: str | None = None, more: Mapping[str, str] | None = None, **options: Any
+        self,
+        url: str | None = None,
+        more: Mapping[str, str] | None = None,
+        *,
+        within: Sequence[str] = (),
+        **options: Any,
     ) -> Running:
-        """Start one more worker, perhaps with more in its environment."""
+        """Start one more worker, perhaps with more in its environment, or `within` what another program sets up."""
         settings = {
             "url": url or self.url,
             "queue": QUEUE,
@@ -226,9 +236,15 @@ class Stage:
             **self.plan.worker,
             **options,
         }
-        return self._start("worker", settings, more)
+        return self._start("worker", settings, more, within)
 
-    def _start(self, role: str, settings: dict[str, Any], more: Mapping[str, str] | None = None) -> Running:
+    def _start(
+        self,
+        role: str,
+        settings: dict[str, Any],
+        more: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
+    ) -> Running:
         client = settings.pop("client", self.client)
         if client in PACKAGES:
             command = ["node", str(ROOT / "interop" / "chaos.js"), role]
@@ -238,7 +254,7 @@ class Stage:
         else:
             command = [sys.executable, "-W", "default::ResourceWarning", "-m", f"chaos.{role}"]
         output = self.directory / f"{role}-{len(self.everyone)}.out"
-        running = Running([*command, json.dumps(settings)], output, more)
+        running = Running([*within, *command, json.dumps(settings)], output, more)
         self.everyone.append(running)
         if role == "worker":
             self.workers.append(running)
@@ -353,7 +369,7 @@ class Stage:
     @contextlib.asynccontextmanager
     async def look(self) -> AsyncGenerator[redis.asyncio.Redis]:
         """A client of one's own, past the proxy."""
-        async with redis.asyncio.Redis(host="127.0.0.1", port=self.port, decode_responses=True) as client:
+        async with redis.asyncio.Redis.from_url(self.direct_url(), decode_responses=True) as client:
             yield client
 
     async def keep_events(self) -> None:

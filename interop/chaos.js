@@ -10,7 +10,7 @@ const [role, json] = process.argv.slice(2);
 const options = JSON.parse(json);
 // `bullmq`, or `bullmq5` for the last version before 6.
 const { FlowProducer, Queue, Worker } = await import(options.package ?? 'bullmq');
-const { hostname: host, port } = new URL(options.url);
+const { hostname: host, port, password } = new URL(options.url);
 const path = `${options.ledger}/${role}-${process.pid}.jsonl`;
 // The monotonic clock, which all processes of a machine share.
 const now = () => Number(process.hrtime.bigint()) / 1e9;
@@ -53,7 +53,7 @@ function workerOf(pid) {
     write('end', { id: job.id, run, pid });
     return `${pid}:${run}`;
   }, {
-    connection: { host, port: Number(port), maxRetriesPerRequest: null },
+    connection: { host, port: Number(port), password: password || undefined, maxRetriesPerRequest: null },
     concurrency: options.concurrency,
     lockDuration: options.lock_duration * 1000,
     stalledInterval: options.stalled_interval * 1000,
@@ -81,7 +81,7 @@ async function work() {
 }
 
 async function produce() {
-  const connection = { host, port: Number(port) };
+  const connection = { host, port: Number(port), password: password || undefined };
   const queue = new Queue(options.queue, { connection });
   const flows = new FlowProducer({ connection });
   queue.on('error', () => {});

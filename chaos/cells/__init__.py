@@ -11,6 +11,7 @@ from . import backlogs as backlogs
 from . import clocks as clocks
 from . import crowds as crowds
 from . import loads as loads
+from . import namespaces as namespaces
 from . import network as network
 from . import processes as processes
 from . import sandboxes as sandboxes

@@ -81,6 +81,8 @@ def limiter_of(limiter: tuple[int, Duration] | None, where: str) -> tuple[int, i
     """
     if limiter is None:
         return None
+    if not isinstance(limiter, (tuple, list)) or len(limiter) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{where}: limiter must be (how many starts, in which duration), as (10, 1)")
     most, duration = limiter
     return whole(most, where, "limiter", 1), positive(duration, where, "limiter duration")
 
