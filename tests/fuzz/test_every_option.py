@@ -20,12 +20,16 @@ NUMBERS: list[Any] = [
     *("5", "", True, None, [], {}, b"1", object()),
 ]  # fmt: skip
 """Beyond the largest priority, beyond the year 10000 as a delay, beyond a float."""
+PLAIN = ("delay", "priority", "attempts", "timestamp", "keep_logs", "stack_trace_limit", "size_limit", "lifo",
+         "remove_on_complete", "remove_on_fail", "backoff", "job_id", "deduplication")  # fmt: skip
+
+
+def _plain(name: str) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: {name: value}
+
+
 ADDED: dict[str, Callable[[Any], dict[str, Any]]] = {
-    **{
-        name: lambda value, name=name: {name: value}
-        for name in ("delay", "priority", "attempts", "timestamp", "keep_logs", "stack_trace_limit", "size_limit",
-                     "remove_on_complete", "remove_on_fail", "backoff", "job_id", "deduplication", "lifo")
-    },
+    **{name: _plain(name) for name in PLAIN},
     "KeepJobs.count": lambda value: {"remove_on_complete": KeepJobs(count=value)},
     "KeepJobs.age": lambda value: {"remove_on_fail": KeepJobs(age=value)},
     "KeepJobs.limit": lambda value: {"remove_on_fail": KeepJobs(age=1, limit=value)},
