@@ -20,7 +20,7 @@ from tests.patience import until
 from toril import ConfigurationError
 from toril.embedded import find_binary
 
-__all__ = ["Node", "cluster", "primary_and_replica", "sentinel"]
+__all__ = ["Node", "cluster", "primary_and_replica", "sentinel", "sentinel_over"]
 
 
 def free_port() -> int:
@@ -132,6 +132,15 @@ async def sentinel() -> AsyncGenerator[tuple[Node, Node, Node]]:
         await until("the replica's link", lambda: _linked(replica))
         await until("the Sentinel to see the replica", lambda: _watched(watcher))
         yield primary, replica, watcher
+
+
+@asynccontextmanager
+async def sentinel_over(port: int) -> AsyncGenerator[Node]:
+    """A Sentinel that calls the server at a port `mymaster`; it has no replica."""
+    with tempfile.TemporaryDirectory(prefix="toril-nodes-") as directory:
+        config = f"sentinel monitor mymaster 127.0.0.1 {port} 1\n"
+        async with Node(free_port(), Path(directory), "--sentinel", config=config) as watcher:
+            yield watcher
 
 
 async def _linked(replica: Node) -> bool:
