@@ -15,7 +15,7 @@ from .checker import Verdict, judge
 from .endings import check_leftovers
 from .stage import Client, NoLoadError, SkipCellError, Stage, staged
 
-__all__ = ["play", "play_all"]
+__all__ = ["OVER", "play", "play_all"]
 
 DEADLINE = 240.0
 """Seconds for a cell, whatever happens."""

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from chaos.cells import CELLS, SMOKE
-from chaos.matrix import play
+from chaos.matrix import OVER, play, play_all
 from toril.embedded import find_binary
 from toril.errors import ConfigurationError
 
@@ -29,3 +29,22 @@ async def test_a_fault_loses_nothing_and_fails_nothing(key: str) -> None:
         pytest.skip(line["note"])
     assert line["violations"] == [], json.dumps(line, indent=1)
     assert line["acked"] > 20
+
+
+async def test_when_time_is_over_what_is_left_is_not_green() -> None:
+    """A matrix that may take no time plays nothing, and says so in the line of each cell."""
+    told: list[str] = []
+    lines = await play_all(
+        [("1", "toril"), ("36", "toril")],
+        seed=1,
+        scale=SIZE,
+        slack=SLACK,
+        at_once=2,
+        tell=lambda line: told.append(line["cell"]),
+        minutes=0,
+        expected={},
+    )
+
+    # What needs the machine alone comes first.
+    assert told == ["36", "1"]
+    assert [(line["status"], line["note"]) for line in lines] == [("skip", OVER)] * 2
