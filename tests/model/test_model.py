@@ -3,6 +3,17 @@
 Two queues, of two prefixes, with flows from one to the other. `model` and `parts` are the model, to be read beside
 `docs/explanation/life-of-a-job.md`; `jobs` and `moves` are the moves, `machine` the frame around them.
 
+What a worker asks the server is asked here, by the same scripts: `move_to_active`, `adopt_jobs` after a lost answer,
+`move_to_finished` for one end or for many with a fetch, `plan_next_run`, and after a failed attempt the real
+`Running.fail`. What decides *when* to ask is not here: `_loops.fetching` counts free slots, wakes idle lanes and waits
+by the machine's clock, in tasks of its own, so what it does next cannot be repeated step by step. It is run by
+
+- `test_worker_faults` `test_no_job_is_lost_or_doubled_by_broken_connections`: adoption, and settling by asking
+- `chaos` cells 14 and 14b (lost answers of scripts), 15a and 15b (cut and garbled ones): the same under load; 14 is
+  among those that `tests/chaos/test_matrix.py` plays each time
+- `differential/test_whole_workers`: a whole worker beside BullMQ's, key by key
+- `crash/test_crashes`: workers killed and stopped, the server started anew
+
 The same few examples run each time; `TORIL_EXAMPLES=2000 pytest tests/model` looks further, at others on each run, and
 shortens what it finds.
 

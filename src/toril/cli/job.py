@@ -190,7 +190,9 @@ def add_job(
     except SerializationError as error:
         # What is wrong with it; it is not stored yet.
         words = str(error).removeprefix("data: ").removeprefix("stored text is ")
-        raise typer.BadParameter(words, param_hint="DATA") from None
+        raise typer.BadParameter(
+            f'{words}; in a shell it stands in quotes: \'{{"name": "value"}}\'', param_hint="DATA"
+        ) from None
     options: JobOptions = {"delay": delay, "priority": priority, "attempts": attempts}
     if job_id is not None:
         options["job_id"] = job_id
