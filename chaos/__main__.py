@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 from typing import Any, get_args
 
@@ -87,6 +88,8 @@ def main() -> int:
     ]
     seed = random.randrange(2**31) if options.seed is None else options.seed
     kept = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    # As Ctrl-C does: servers, processes and network links are taken down on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     lines = asyncio.run(
         play_all(
             pairs,

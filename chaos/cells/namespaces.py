@@ -25,7 +25,12 @@ _CHOOSING: Final = threading.Lock()
 GUARDED = Plan(workers=2, proxied=False, config={"requirepass": secrets.token_hex(16)})
 
 
-@cell("16b", "one worker's network link is down for 3 locks, in a network namespace of its own", GUARDED)
+@cell(
+    "16b",
+    "one worker's network link is down for 3 locks, in a network namespace of its own",
+    GUARDED,
+    clients=("toril",),
+)
 async def link_down(stage: Stage) -> None:
     """Both ends keep their sockets, and hear nothing: no RST, no refusal."""
     link = await asyncio.to_thread(_Link, stage)

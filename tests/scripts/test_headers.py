@@ -119,6 +119,13 @@ def test_every_script_is_called_here() -> None:
     assert sorted(CALLS) == SCRIPTS
 
 
+def test_every_script_has_a_class_for_lost_answers() -> None:
+    """The table in `docs/decisions/lost-answers.md` has each of them once."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "decisions" / "lost-answers.md").read_text()
+    rows = [line.split("|")[3] for line in page.splitlines() if line.count("|") == 4]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == SCRIPTS
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_header_begins_with_the_scripts_name(name: str) -> None:
     """The first line names the file and the move."""
