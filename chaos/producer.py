@@ -1,9 +1,9 @@
 """A producer as a process of its own: adds a mixed load, and writes into the ledger what it was told.
 
 `python -m chaos.producer OPTIONS`, a JSON object: url, queue, ledger, rate (jobs per second), count (at least so many),
-seed, flow_every, those of `shape`, of which keep says how many completed jobs stay; with bulk (a number) it adds plain
-jobs, so many at a time. It goes on until SIGTERM, then ends in good order. Each job has an id of its own, so an `add`
-whose answer was lost is repeated until one comes.
+seed, flow_every, those of `shape`, of which keep says how many completed jobs stay, and doom_every how many jobs there
+are to one that fails for good; with bulk (a number) it adds plain jobs, so many at a time. It goes on until SIGTERM,
+then ends in good order. Each job has an id of its own, so an `add` whose answer was lost is repeated until one comes.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ def shape(
         settings["backoff"] = 0.05
     if options.get("keep"):
         settings["remove_on_complete"] = options["keep"]
+    if options.get("doom_every") and number % options["doom_every"] == 9:
+        data["fails"] = settings["attempts"] = 2
+        settings["backoff"] = 0.05
     every = options.get("block_every")
     if every and number % every == 0:
         data["block"] = options.get("block", 0)
@@ -67,10 +70,14 @@ async def main(options: dict[str, Any]) -> None:
         async def add(number: int) -> None:
             job_id, data, settings = shape(number, chance, options)
             facts = {"delay": settings.get("delay", 0), "fails": data.get("fails", 0)}
+            if settings.get("attempts", 9) <= facts["fails"]:
+                # All of its attempts fail; the last of them is no extra start.
+                facts.update(fails=facts["fails"] - 1, is_doomed=True)
             keep = options.get("keep")
             members = [job_id]
             if number % options.get("flow_every", 20) == 1:
                 members += [f"{job_id}-{child}" for child in "abc"]
+            facts["is_plain"] = len(members) == 1 and not settings.keys() & {"delay", "priority"}
             for member in members:
                 known = facts if member == job_id else {"delay": 0, "fails": 0}
                 book.write("sent", id=member, keep=keep, **known)

@@ -9,7 +9,8 @@
     pill    it ends its process
     hang    it never ends
 
-With an option `timeout` (seconds) an attempt may take no longer.
+With an option `timeout` (seconds) an attempt may take no longer; with `lag` (seconds) it writes so often how late its
+event loop is. On SIGUSR1 it writes how many tasks there are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from typing import Any
@@ -39,6 +41,15 @@ def hold_gil(seconds: float) -> None:
         # One long call rather than many: between calls the others get their turn.
         if time.monotonic() - began < seconds / 4:
             size += 1
+
+
+async def watch_lag(book: Ledger, every: float) -> None:
+    """Write how much later than asked a sleep ends."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + every
+        await asyncio.sleep(every)
+        book.write("lag", s=round(loop.time() - due, 5))
 
 
 async def main(options: dict[str, Any]) -> None:
@@ -76,6 +87,12 @@ async def main(options: dict[str, Any]) -> None:
         book.write("end", id=job.id, run=run, pid=pid)
         return f"{pid}:{run}"
 
+    def count() -> None:
+        book.write("held", pid=pid, tasks=len(asyncio.all_tasks()))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, count)
+    lag = options.pop("lag", None)
+    watch = asyncio.create_task(watch_lag(book, lag)) if lag else None
     # Names of the library's options, for the library.
     async with Queue(options.pop("queue"), connection=options.pop("url")) as queue:
         seconds = options.pop("timeout", None)
@@ -101,6 +118,8 @@ async def main(options: dict[str, Any]) -> None:
             book.write("error", pid=pid, what=type(error).__name__)
 
         await worker.run()
+    if watch is not None:
+        watch.cancel()
     book.write("stopped", pid=pid)
 
 
