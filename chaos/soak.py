@@ -31,7 +31,7 @@ from typing import Any, Final
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from toril import Connection, FlowJob, FlowProducer, Queue, TorilError, fsck
+from toril import Connection, FlowJob, FlowProducer, NewJob, Queue, TorilError, fsck
 
 from .ledger import read
 from .soak_judge import CALM, WARM_UP, Idle, Sample, Tales, judge, within_bounds
@@ -128,9 +128,20 @@ async def listen(stage: Stage) -> None:
 
 
 async def idle(stage: Stage, steady: Running) -> Idle:
-    """What is held now; the load has ended."""
-    # Connections that nobody uses any more, and the ends of processes, take a moment.
-    await asyncio.sleep(3)
+    """What is held now; the load has ended.
+
+    Connections that are kept for later, as many as bursts and faults have left, are reset, and each worker gets jobs
+    that last for longer than a renewal of locks: after that it holds what it cannot do without.
+    """
+    stage.proxy.reset()
+    async with Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue:
+        await queue.add_bulk([NewJob("work", {"ms": LOCK * 700})] * 60)
+    async with stage.look() as client:
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            if not await unfinished(client):
+                break
+    await asyncio.sleep(1)
     steady.signal(signal.SIGUSR1)
     await asyncio.sleep(1)
     tasks = [
@@ -142,7 +153,8 @@ async def idle(stage: Stage, steady: Running) -> Idle:
         for key in keys:
             name = key.removeprefix(PREFIX)
             kind = await client.type(key)
-            if ":" not in name and kind == "hash" and name != "meta":
+            is_job = ":" not in name or name.startswith("repeat:")
+            if is_job and kind == "hash" and name != "meta":
                 records += 1
             elif not name.endswith(_OF_JOBS) and await client.pttl(key) < 0:
                 # What expires by itself, such as receipts of adds, is on its way out.
@@ -252,10 +264,9 @@ async def run(
                     due = now + course.every
                     await strike(stage, stage.chance.choice(course.faults), steady)
                 lag = await wait(min(course.sample_every, max(0.0, until - time.monotonic())))
-        # So that what is left of a load that has not drained is not taken for idleness.
-        held.append(await idle(stage, steady))
         if stage.faults or not steady.is_alive:
             break
+        held.append(await idle(stage, steady))
     return held
 
 
@@ -270,7 +281,7 @@ async def soak(course: Course) -> dict[str, Any]:
             "lock_duration": LOCK,
             "stalled_interval": 2,
             "remove_on_complete": 1000,
-            "remove_on_fail": 1000,
+            "remove_on_fail": 100,
             "lag": 0.25,
         },
         producer={"doom_every": 50},

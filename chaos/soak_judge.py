@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -269,10 +270,10 @@ def within_bounds(figures: dict[str, Any]) -> list[str]:
         for name, value, most in wanted
         if value is not None and value > most
     ]
-    before, after = figures["idle"]
-    broken += [
-        f"{name} at idle: {before[name]}, then {after[name]}"
-        for name in before
-        if before[name] != after[name]
-    ]
+    for before, after in pairwise(figures["idle"]):
+        broken += [
+            f"{name} at idle: {before[name]}, then {after[name]}"
+            for name in before
+            if before[name] != after[name]
+        ]
     return [*broken, *figures["stage"], *figures["fsck"], *figures["cycles"]["broken"]]
