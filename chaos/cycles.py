@@ -84,13 +84,13 @@ async def _once(url: str, prefix: str) -> None:
                     break
 
 
-async def _picture(port: int) -> tuple[float, int, int, int]:
+async def _picture(port: int, threads: int) -> tuple[float, int, int, int]:
     # A heartbeat's thread and the ends of sockets come a moment after `close`, which does not wait for them.
     connections = 0
-    async with redis.asyncio.Redis(port=port) as client:
+    async with redis.asyncio.Redis(host="127.0.0.1", port=port) as client:
         for _ in range(100):
             connections = len(await client.client_list()) - 1
-            if threading.active_count() <= 1 and not connections:
+            if threading.active_count() <= threads and not connections:
                 break
             await asyncio.sleep(0.02)
     gc.collect()
@@ -100,12 +100,13 @@ async def _picture(port: int) -> tuple[float, int, int, int]:
 async def cycles(server: EmbeddedServer, count: int, prefix: str = "bull") -> Left:
     """Open and close so many times, after a warm-up of a tenth of that."""
     url = f"redis://127.0.0.1:{server.port}"
+    threads = threading.active_count()
     for _ in range(max(count // 10, 10)):
         await _once(url, prefix)
-    before = await _picture(server.port)
+    before = await _picture(server.port, threads)
     for _ in range(count):
         await _once(url, prefix)
-    after = await _picture(server.port)
+    after = await _picture(server.port, threads)
     return Left(
         count,
         (round(before[0], 2), round(after[0], 2)),

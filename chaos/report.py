@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import toril
 
 from .cells import ABSENT, CELLS
+from .soak_judge import LEAST_FOR_SLOPES
 
 __all__ = ["PAGE", "RESULTS", "machine", "rewrite", "table", "write_page"]
 
@@ -139,17 +140,33 @@ def _allowed(lines: list[dict[str, Any]]) -> str:
 def soaked(figures: dict[str, Any]) -> str:
     """The soak's paragraph."""
     first, last = figures["samples"][0], figures["samples"][-1]
-    verdict = "all bounds held" if not figures["broken"] else f"out of bounds: {', '.join(figures['broken'])}"
-    rss, server = figures["rss_slope_mb_per_hour"], figures["used_memory_slope_mb_per_hour"]
+    verdict = "all bounds held" if not figures["broken"] else f"out of bounds: {'; '.join(figures['broken'])}"
+    rss, server, cycles = (
+        figures["rss_slope_mb_per_hour"],
+        figures["used_memory_slope_mb_per_hour"],
+        figures["cycles"],
+    )
+    slopes = (
+        f" (slope {rss:+.1f} MB/h after the warm-up), the server's by {server:+.1f} MB/h"
+        if figures["warm_s"] >= LEAST_FOR_SLOPES
+        else ", too short a time for slopes"
+    )
+    opened = (
+        f" {cycles['count']:,} times a queue, a worker and a reader of events were opened and closed: memory went from "
+        f"{cycles['rss_mb'][0]:.1f} to {cycles['rss_mb'][1]:.1f} MB, open files from {cycles['fds'][0]} to "
+        f"{cycles['fds'][1]}."
+        if cycles.get("rss_mb")
+        else ""
+    )
     return (
         f"{figures['minutes']:g} minutes at {figures['rate']:g} jobs a second, {len(figures['faults'])} faults: "
         f"{figures['jobs']:,} jobs acknowledged, {figures['executed']:,} runs, **{figures['lost']} lost**, "
-        f"{figures['duplicates']} duplicated, {figures['false_failed']} wrongly failed. The worker's memory went from "
-        f"{first['rss_mb']:.1f} to {last['rss_mb']:.1f} MB (slope {rss:+.1f} MB/h after the warm-up), its open files "
-        f"from {figures['fds'][0]} to {figures['fds'][1]}, its threads from {figures['threads'][0]} to "
-        f"{figures['threads'][1]}; the server's memory {server:+.1f} MB/h. Wait from `add` to start in calm seconds, "
-        f"p99: {figures['calm_wait_p99_ms']} ms. {verdict.capitalize()}; load average of the machine at the end: "
-        f"{figures['load_average']}.\n\n![The soak: memory, backlog, faults](../images/soak.svg)"
+        f"{figures['duplicates']} duplicated ({figures['explained']} explained), {figures['false_failed']} wrongly "
+        f"failed. The worker's memory went from {first['rss_mb']:.1f} to {last['rss_mb']:.1f} MB{slopes}. In calm "
+        f"seconds, p99: {figures['calm_wait_p99_ms']} ms from `add` to start, {figures['calm_lag_p99_ms']} ms of delay "
+        f"of a worker's event loop; the driver was late by at most {figures['most_lag_of_driver_ms']} ms.{opened} "
+        f"{verdict.capitalize()}; load average of the machine at the end: {figures['load_average']}.\n\n"
+        "![The soak: memory, backlog, faults](../images/soak.svg)"
     )
 
 

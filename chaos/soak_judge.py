@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .ledger import read
 
-__all__ = ["CALM", "Idle", "Sample", "judge", "slope_per_hour", "within_bounds"]
+__all__ = ["CALM", "LEAST_FOR_SLOPES", "Idle", "Sample", "judge", "slope_per_hour", "within_bounds"]
 
 CALM: Final = 20.0
 """Seconds after a fault that do not count as calm."""
@@ -25,7 +25,7 @@ WARM_UP: Final = 600.0
 MOST_EVENTS: Final = 10_100
 """10,000 events, and one node of a stream more, since it is cut by whole nodes."""
 _MOST_TRAILS: Final = 20
-_LEAST_FOR_SLOPES: Final = 900.0
+LEAST_FOR_SLOPES: Final = 900.0
 """Seconds of samples after the warm-up: in less, noise of a tenth of a MB makes a slope of 2 MB an hour."""
 
 
@@ -260,7 +260,7 @@ def within_bounds(figures: dict[str, Any]) -> list[str]:
         ("memory's growth, MB", figures["rss_growth_mb"], max(10, first * 0.05)),
         ("output buffers, MB", figures["most_output_mb"], 1),
     ]
-    if figures["warm_s"] >= _LEAST_FOR_SLOPES:
+    if figures["warm_s"] >= LEAST_FOR_SLOPES:
         wanted += [
             ("memory's slope, MB/h", figures["rss_slope_mb_per_hour"], 2),
             ("server's memory, MB/h", abs(figures["used_memory_slope_mb_per_hour"]), 1),
