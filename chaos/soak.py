@@ -131,11 +131,11 @@ async def idle(stage: Stage, steady: Running) -> Idle:
     """What is held now; the load has ended.
 
     Connections that are kept for later, as many as bursts and faults have left, are reset, and each worker gets jobs
-    that last for longer than a renewal of locks: after that it holds what it cannot do without.
+    that last for several renewals of their locks: after that it holds what it cannot do without.
     """
     stage.proxy.reset()
     async with Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue:
-        await queue.add_bulk([NewJob("work", {"ms": LOCK * 700})] * 60)
+        await queue.add_bulk([NewJob("work", {"ms": LOCK * 1500})] * 60)
     async with stage.look() as client:
         for _ in range(300):
             await asyncio.sleep(0.1)
