@@ -130,11 +130,13 @@ async def listen(stage: Stage) -> None:
 async def idle(stage: Stage, steady: Running) -> Idle:
     """What is held now; the load has ended.
 
-    Connections that are kept for later, as many as bursts and faults have left, are reset, and each worker gets jobs
-    that last for several renewals of their locks: after that it holds what it cannot do without.
+    Connections that are kept for later, as many as bursts and faults have left, are reset. Then each worker gets so
+    many jobs that all of its lanes open, and some that last for several renewals of their locks: after that it holds
+    what every busy worker holds.
     """
     stage.proxy.reset()
     async with Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue:
+        await queue.add_bulk([NewJob("work", {"ms": 2})] * 3000)
         await queue.add_bulk([NewJob("work", {"ms": LOCK * 1500})] * 60)
     async with stage.look() as client:
         for _ in range(300):
