@@ -20,6 +20,7 @@ __all__ = [
     "Json",
     "Prefix",
     "QueueName",
+    "Reveal",
     "Url",
     "Yes",
     "complain",
@@ -42,6 +43,12 @@ Url = Annotated[
 ]
 Prefix = Annotated[str, typer.Option("--prefix", envvar="TORIL_PREFIX", help="What all keys begin with.")]
 Json = Annotated[bool, typer.Option("--json", envvar="TORIL_JSON", help="Print JSON, for programs.")]
+Reveal = Annotated[
+    bool,
+    typer.Option(
+        "--reveal", envvar="TORIL_REVEAL", help="Show values of keys that sound secret, such as `password`."
+    ),
+]
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="TORIL_YES", help="Do not ask.")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from toril import Job, JobScheduler, Queue
-from toril.cli.common import PROBLEM, Json, Prefix, QueueName, Url, Yes, complain, confirm, run
+from toril.cli.common import PROBLEM, Json, Prefix, QueueName, Reveal, Url, Yes, complain, confirm, run
 from toril.cli.output import console, moment, print_json, printable, redacted, table
 
 __all__ = ["app"]
@@ -41,14 +41,7 @@ def list_schedulers(
 def show_scheduler(
     queue: QueueName,
     scheduler_id: SchedulerId,
-    reveal: Annotated[
-        bool,
-        typer.Option(
-            "--reveal",
-            envvar="TORIL_REVEAL",
-            help="Show values of keys that sound secret, such as `password`.",
-        ),
-    ] = False,
+    reveal: Reveal = False,
     url: Url = None,
     prefix: Prefix = "bull",
     as_json: Json = False,

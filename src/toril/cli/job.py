@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from toril import Job, JobOptions, Queue
-from toril.cli.common import PROBLEM, Json, Prefix, QueueName, Url, Yes, confirm, run
+from toril.cli.common import PROBLEM, Json, Prefix, QueueName, Reveal, Url, Yes, confirm, run
 from toril.cli.output import ago, console, moment, print_json, printable, redacted, table
 from toril.codec import loads
 from toril.errors import SerializationError, TransitionError
@@ -84,14 +84,7 @@ def list_jobs(
 def show_job(
     queue: QueueName,
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="The id of the job.")],
-    reveal: Annotated[
-        bool,
-        typer.Option(
-            "--reveal",
-            envvar="TORIL_REVEAL",
-            help="Show values of keys that sound secret, such as `password`.",
-        ),
-    ] = False,
+    reveal: Reveal = False,
     url: Url = None,
     prefix: Prefix = "bull",
     as_json: Json = False,
