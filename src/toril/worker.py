@@ -150,6 +150,7 @@ class Worker:
             renew_every=renew_every,
             stalled_ms=positive(stalled_interval, where, "stalled_interval"),
             max_stalled=whole(max_stalled_count, where, "max_stalled_count", 0),
+            is_sandboxed=isinstance(process, str),
             drain_delay=positive(drain_delay, where, "drain_delay") / 1000,
             grace=milliseconds(grace, f"{where}: grace") / 1000,
             max_limit_wait=positive(maximum_rate_limit_delay, where, "maximum_rate_limit_delay") / 1000,
@@ -544,7 +545,7 @@ class Worker:
     def _start(self, claim: Claim) -> None:
         assert self._running is not None
         # A fetch that was on its way when the worker stopped.
-        claim.is_given_back = self._is_handing_back
+        claim.is_given_back |= self._is_handing_back
         self._running.start(claim)
 
     def _settled(self, claim: Claim, end: FinishedJob, refused: TorilError | None) -> None:
@@ -591,10 +592,6 @@ class Worker:
 
     def _received(self, number: signal.Signals) -> None:
         is_first = self._stop is not None and not self._stop.is_set()
-        logger.info(
-            "worker of queue %r: %s, %s",
-            self.queue.name,
-            number.name,
-            "stopping" if is_first else "stopping at once",
-        )
+        how = "stopping" if is_first else "stopping at once"
+        logger.info("worker of queue %r: %s, %s", self.queue.name, number.name, how)
         self.stop(now=not is_first)

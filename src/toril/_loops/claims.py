@@ -25,6 +25,7 @@ class Settings:
     renew_every: float
     stalled_ms: int
     max_stalled: int
+    is_sandboxed: bool
     drain_delay: float
     grace: float
     max_limit_wait: float
@@ -49,10 +50,11 @@ class Claim:
         renewed: When its lock was taken or last extended, by the monotonic clock.
         is_ending: Its end is on the way to the server, which takes the lock away.
         is_lost: The lock is gone; nothing more is written about the job.
-        is_given_back: The worker is closing and takes the job away from its processor.
+        is_given_back: The job goes back to the queue: the worker is closing, or a suspicious job is tried alone.
         is_cancelled: Somebody has asked that this attempt fail.
         cancel_reason: Why, in their words; may be empty.
         is_begun: Its task has taken its first step.
+        is_started: Its processor may have seen it.
         has_slot: It counts towards the worker's concurrency.
         trace: What is told of it to the worker's instrumentation; None where there is none.
     """
@@ -67,6 +69,7 @@ class Claim:
     is_cancelled: bool = False
     cancel_reason: str = ""
     is_begun: bool = False
+    is_started: bool = False
     has_slot: bool = True
     trace: JobTrace | None = None
 

@@ -26,6 +26,7 @@ from ..keys import client_name
 from ..queue import Queue
 from ..scripts import Fetch, Fetched, FinishedJob, Scripts
 from .claims import Claim, Settings
+from .last_chances import LastChances
 from .patience import Patience
 
 __all__ = ["Fetching", "started"]
@@ -105,6 +106,9 @@ class Fetching:
         self._waiter_wake = asyncio.Event()
         self._marker_lane: Lane | None = None
         self._is_over = asyncio.Event()
+        self._chances = LastChances(
+            queue, settings, self.claims, start, lambda: self._fetches > 0, self._look_again
+        )
         self._patience = Patience(f"queue {queue.name!r}: fetching and finishing")
 
     # What the worker tells
@@ -125,6 +129,8 @@ class Fetching:
         self._forget(claim)
         self._kick()
         self._waiter_wake.set()
+        if self._chances.is_careful:
+            self._chances.look()
 
     def limit_for(self, ms: int) -> None:
         """Fetch nothing for so long."""
@@ -137,16 +143,12 @@ class Fetching:
     def resume(self) -> None:
         """Fetch again."""
         self.is_paused = False
-        self._is_drained = False
-        self._kick()
-        self._waiter_wake.set()
+        self._look_again()
 
     def concurrency_changed(self) -> None:
         """Fetch for the slots that there are now; what runs beyond them goes on."""
         self._most = _most_per_call(self._settings)
-        self._is_drained = False
-        self._kick()
-        self._waiter_wake.set()
+        self._look_again()
 
     async def stop(self) -> None:
         """Fetch no more. Ends are still reported, by lanes that run on until `finish`."""
@@ -164,6 +166,7 @@ class Fetching:
     def finish(self) -> None:
         """Let the lanes end. Ends that have not reached the server by now are given up."""
         self._is_over.set()
+        self._chances.finish()
         self._kick_all()
 
     # The lanes
@@ -171,7 +174,8 @@ class Fetching:
     def loops(self) -> Sequence[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """Return what has to run all the time: (name, coroutine function) each."""
         return [(f"lane {number}", self._lane) for number in range(_LANES)] + [
-            ("waiter", self._wait_for_markers)
+            ("waiter", self._wait_for_markers),
+            ("last chances", self._chances.run),
         ]
 
     async def _lane(self) -> None:
@@ -233,6 +237,8 @@ class Fetching:
         finally:
             self._reserved -= want
             self._fetches -= want > 0
+        if self._chances.is_careful:
+            self._chances.look()
         if self._ends or self._may_fetch():
             self._kick()
 
@@ -268,12 +274,25 @@ class Fetching:
         if not fetch.want:
             return
         now_ms = self._queue.clock.now_ms()
-        for job_id, record in fetched.jobs:
-            self._claim(job_id, record, fetch.token, now_ms)
+        is_careful = self._chances.is_careful
+        for _, record in fetched.jobs:
+            # Only what was taken back has this field, so all others cost one look.
+            if "stc" in record and self._chances.suspects(record):
+                is_careful = True
+                break
+        if is_careful:
+            self._claim_with_care(fetched.jobs, fetch.token, now_ms)
+        else:
+            for job_id, record in fetched.jobs:
+                self._claim(job_id, record, fetch.token, now_ms)
         self._is_abundant = len(fetched.jobs) == fetch.want
         if fetched.limit_ttl_ms > 0:
             self.limit_for(fetched.limit_ttl_ms)
         self._block_until_ms = fetched.due_ms
+        if self._chances.is_careful:
+            # What has gone back is still to be done.
+            self._is_drained = False
+            return
         was_drained, self._is_drained = self._is_drained, not self._is_abundant
         if self._is_drained:
             self._waiter_wake.set()
@@ -282,9 +301,15 @@ class Fetching:
                 self._on_drained()
 
     def _claim(self, job_id: str, record: dict[str, str], token: str, now_ms: int) -> None:
-        self._take_up(job_id, started(record, self._settings.name, now_ms), token)
+        self._start(self._hold(job_id, started(record, self._settings.name, now_ms), token))
 
-    def _take_up(self, job_id: str, record: dict[str, str], token: str) -> None:
+    def _claim_with_care(self, jobs: list[tuple[str, dict[str, str]]], token: str, now_ms: int) -> None:
+        suspicious = [self._chances.suspects(record) for _, record in jobs]
+        name = self._settings.name
+        claims = [self._hold(job_id, started(record, name, now_ms), token) for job_id, record in jobs]
+        self._chances.sort(claims, suspicious)
+
+    def _hold(self, job_id: str, record: dict[str, str], token: str) -> Claim:
         earlier = self.claims.get(job_id)
         if earlier is not None and not earlier.is_ending:
             # We had lost it without noticing, and its processor still runs.
@@ -292,7 +317,7 @@ class Fetching:
         claim = Claim(Job(self._queue, job_id, record, token), token)
         self.claims[job_id] = claim
         self._running += 1
-        self._start(claim)
+        return claim
 
     async def _adopt(self, scripts: Scripts, fetch: Fetch) -> None:
         """Run what a fetch has locked for us although its answer was lost."""
@@ -302,9 +327,11 @@ class Fetching:
             except TorilError as error:
                 await asyncio.sleep(self._patience.failed(error))
                 continue
-            for job_id, record in found:
+            for job_id, _ in found:
                 logger.warning("queue %r: job %r adopted after a lost answer", self._queue.name, job_id)
-                self._take_up(job_id, record, fetch.token)
+            suspicious = [self._chances.suspects(record) for _, record in found]
+            claims = [self._hold(job_id, record, fetch.token) for job_id, record in found]
+            self._chances.sort(claims, suspicious)
             return
 
     def _requeue(self, ends: list[tuple[Claim, FinishedJob, bool]], *, is_uncertain: bool) -> None:
@@ -321,7 +348,10 @@ class Fetching:
         # A call that reports ends asks along, even of a drained queue: it costs nothing.
         if not with_ends and not self._may_fetch():
             return 0
-        return max(0, min(self._settings.concurrency - self._running - self._reserved, self._most))
+        room = max(0, min(self._settings.concurrency - self._running - self._reserved, self._most))
+        if self._chances.is_careful:
+            return min(room, 1) if self._fetches == 0 and self._chances.may_fetch else 0
+        return room
 
     def _may_fetch(self) -> bool:
         return (
@@ -331,7 +361,14 @@ class Fetching:
             and (self._is_abundant or self._fetches == 0)
             and self._running + self._reserved < self._settings.concurrency
             and time.monotonic() >= self._limited_until
+            and (not self._chances.is_careful or (self._fetches == 0 and self._chances.may_fetch))
         )
+
+    def _look_again(self) -> None:
+        """There may be something to fetch now, whatever we know."""
+        self._is_drained = False
+        self._kick()
+        self._waiter_wake.set()
 
     def _kick(self) -> None:
         while self._idle_lanes:

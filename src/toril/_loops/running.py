@@ -185,14 +185,15 @@ class Running:
 
     async def _run(self, claim: Claim) -> None:
         job = claim.job
-        if logger.isEnabledFor(logging.INFO):
-            logger.info("job %s (%s) in %r: active", job.id, job.name, self._queue.name)
-        self._tell("active", job)
         claim.is_begun = True
         try:
             try:
                 if claim.is_lost or claim.is_given_back or claim.is_cancelled:
                     raise asyncio.CancelledError
+                claim.is_started = True
+                if logger.isEnabledFor(logging.INFO):
+                    logger.info("job %s (%s) in %r: active", job.id, job.name, self._queue.name)
+                self._tell("active", job)
                 if job.scheduler_id is not None:
                     await self._plan_next_run(claim)
                 value = await self._call(job)
@@ -331,7 +332,11 @@ class Running:
         elif claim.is_cancelled:
             await self.fail(claim, RuntimeError(_cancellation(claim.cancel_reason)))
         elif claim.is_given_back:
-            if await self._insist(claim, lambda: self._queue.scripts.move_to_wait(claim.job.id, claim.token)):
+            scripts = self._queue.scripts
+            if await self._insist(
+                claim,
+                lambda: scripts.move_to_wait(claim.job.id, claim.token, was_started=claim.is_started),
+            ):
                 logger.info("job %s (%s) in %r: handed back", claim.job.id, claim.job.name, self._queue.name)
             self._dropped(claim)
         elif task is not None and task.cancelling():

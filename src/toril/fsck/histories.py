@@ -37,6 +37,7 @@ class History:
         is_whole: Whether they begin with the adding of the job.
         starts: How often it was fetched.
         stalls: How often it was taken back.
+        returns: How often it went from active to where it runs again, taken back or not.
         was_retried: Whether somebody ran it again after it had ended, which may reset its counters.
         faults: (invariant, what is wrong) of moves that cannot be.
     """
@@ -45,6 +46,7 @@ class History:
     is_whole: bool = False
     starts: int = 0
     stalls: int = 0
+    returns: int = 0
     was_retried: bool = False
     faults: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
@@ -55,6 +57,7 @@ class History:
             self.faults.append(
                 ("I4" if ends_again else "I8", f"an event says {state!r}, and the one before {self.state!r}")
             )
+        self.returns += self.state == "active" and state in ("waiting", "delayed")
         self.state = state
 
 

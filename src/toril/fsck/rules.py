@@ -141,7 +141,8 @@ def _miscounted(record: Any, history: History) -> Iterator[str]:
         yield f"stc is {stalled}, and it stalled {history.stalls} times"
     if history.was_retried:
         return
-    if started != history.starts:
+    # What goes back before a processor has seen it is not counted as a start.
+    if not history.starts - (history.returns - history.stalls) <= started <= history.starts:
         yield f"ats is {started}, and it was started {history.starts} times"
     if made > started:
         yield f"atm is {made}, and ats only {started}"

@@ -171,13 +171,17 @@ class Scripts:
         )
         self._raise_if_refused(answer, job_id)
 
-    async def move_to_wait(self, job_id: str, token: str) -> int:
+    async def move_to_wait(self, job_id: str, token: str, *, was_started: bool = True) -> int:
         """Give an active job back, uncounted; return how many ms a rate limit still lasts.
+
+        Without `was_started` it is not even counted as a start: no processor has seen the job.
 
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer: int = await self._run("move_to_wait", keysets.MOVE_TO_WAIT, job_id, token)
+        answer: int = await self._run(
+            "move_to_wait", keysets.MOVE_TO_WAIT, job_id, token, "" if was_started else "-1"
+        )
         self._raise_if_refused(answer, job_id)
         return answer
 

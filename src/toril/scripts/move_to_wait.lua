@@ -12,6 +12,7 @@
 --   ARGV[1]  base         string  "prefix:queue:", which every job key begins with
 --   ARGV[2]  job_id       string
 --   ARGV[3]  token        string  proof of the claim
+--   ARGV[4]  counts       string  "-1": it was not even a start, else ""
 --   returns  ms that the rate limit still lasts, or 0 | ERR_JOB_NOT_FOUND | ERR_LOCK_NOT_FOUND | ERR_LOCK_MISMATCH
 --   events   waiting      jobId, prev
 
@@ -23,7 +24,7 @@
 
 local wait, active, prioritized, stalled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local marker, meta, limiter, events = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local base, job_id, token = ARGV[1], ARGV[2], ARGV[3]
+local base, job_id, token, counts = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job_key = base .. job_id
 
 if redis.call('EXISTS', job_key) == 0 then
@@ -34,6 +35,9 @@ if code < 0 then
   return code
 end
 if redis.call('LREM', active, 1, job_id) > 0 then
+  if counts == '-1' then
+    redis.pcall('HINCRBY', job_key, 'ats', -1)
+  end
   local settings = redis.call('HMGET', meta, 'paused', 'concurrency', 'opts.maxLenEvents')
   local priority = tonumber(redis.pcall('HGET', job_key, 'priority') or 0) or 0
   if priority > 0 then
