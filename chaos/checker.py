@@ -220,7 +220,7 @@ def _check_ledger(
     overlapping: list[str] = []
     never_ran: list[str] = []
     miscounted: list[str] = []
-    reasons: set[str] = set()
+    failed: dict[str, str] = {}
     for job_id, story in stories.items():
         held = states.get(job_id, [])
         record = records.get(job_id, {})
@@ -233,8 +233,7 @@ def _check_ledger(
         elif story.acked and held and not _FINAL & set(held):
             verdict.stuck += 1
         if "failed" in held and job_id not in stage.may_fail:
-            verdict.false_failed += 1
-            reasons.add(record.get("failedReason", "no reason")[:100])
+            failed[job_id] = record.get("failedReason", "no reason")[:100]
         extra = len(story.starts) - 1 - story.fails
         if extra > 0 and job_id not in stage.may_fail:
             verdict.duplicates += extra
@@ -264,9 +263,10 @@ def _check_ledger(
         verdict.violations.append(f"I1 {verdict.lost} acknowledged jobs lost")
     if verdict.stuck:
         verdict.violations.append(f"I17 {verdict.stuck} jobs did not end in time")
-    if verdict.false_failed:
-        why = " / ".join(sorted(reasons)[:3])
-        verdict.violations.append(f"I4 {verdict.false_failed} good jobs failed: {why}")
+    verdict.false_failed = len(failed)
+    if failed:
+        why = " / ".join(sorted(set(failed.values()))[:3])
+        _note(verdict, f"I4 good jobs failed ({why})", failed)
     stalled = [job_id for job_id, record in records.items() if int(record.get("stc", 0))]
     if stage.no_stalls:
         _note(verdict, "I5 taken back from a healthy worker", stalled)

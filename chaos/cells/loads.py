@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from chaos.stage import QUEUE, Plan, Stage
+from chaos.stage import QUEUE, Plan, Stage, script_names
 from toril import FlowJob, FlowProducer, NewJob, Queue
 
 from ._registry import cell
@@ -19,11 +19,19 @@ LONGEST_MS = 20
 
 
 async def longest(stage: Stage) -> float:
-    """Note the longest command of the server; return it in milliseconds."""
+    """Note the longest command of the server, and which it is; return it in milliseconds."""
     async with stage.look() as client:
         slow: list[dict[str, Any]] = await client.slowlog_get(128)
-    took = round(max((row["duration"] for row in slow), default=0) / 1000, 1)
+    slowest: dict[str, Any] = max(
+        slow, key=lambda row: row["duration"], default={"duration": 0, "command": ""}
+    )
+    took = round(slowest["duration"] / 1000, 1)
     stage.facts["longest_command_ms"] = took
+    command: str | bytes = slowest["command"]
+    words = (command.decode(errors="replace") if isinstance(command, bytes) else str(command)).split()
+    stage.facts["longest_command"] = (
+        script_names().get(words[1], words[1]) if words[:1] == ["EVALSHA"] else " ".join(words[:1])
+    )
     return took
 
 

@@ -185,3 +185,28 @@ async def test_no_job_is_lost_when_the_server_restarts(server: EmbeddedServer) -
             assert set(ran) == added
             # At least once; more only for what was on its way at a kill.
             assert len(ran) - len(added) <= 40
+
+
+async def test_a_poison_pill_takes_nobody_with_it(queue: Queue, server_url: str, prefix: str) -> None:
+    """Two jobs that kill their worker, 20 at a time, taken back once at most: they fail, and nobody else does."""
+    names = ["pill" if number in (5, 6) else "good" for number in range(40)]
+    jobs = await queue.add_bulk((name, number) for number, name in enumerate(names))
+    command = [sys.executable, str(PROGRAM.with_name("pills.py")), server_url, prefix]
+    workers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+    try:
+
+        async def are_over() -> bool:
+            for number, worker in enumerate(workers):
+                if worker.poll() is not None:
+                    workers[number] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            return await all_ended(queue, len(jobs))
+
+        await until("the end of all jobs", are_over, seconds=60)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    failed = await queue.get_jobs("failed")
+    assert sorted(job.name for job in failed) == ["pill"] * 2
+    assert {job.failed_reason for job in failed} == {"job stalled more than allowable limit"}
+    assert await queue.get_completed_count() == 38

@@ -5,7 +5,7 @@
 --- @include "includes/start_jobs"
 -- "Give me the next jobs", up to `want`: promotes what is due, obeys pause, rate limit and global
 -- concurrency, and starts what it takes. It leaves what single fetches, one after another until one
--- comes back empty, would leave (if no more than a thousand delayed jobs are due at once).
+-- comes back empty, would leave (if no more than 250 delayed jobs are due at once).
 --
 -- Returns a table: jobs (id, record, id, record, …), ttl_ms of a rate limit or 0, due_ms of the next
 -- delayed job or '0' (only when there was nothing to take), and `closed`.
@@ -21,7 +21,7 @@ local function fetch_jobs(keys, base, now, worker, want)
   local open = is_open(keys.active, meta[1], meta[2])
   local taken = 0
   if want > 0 then
-    -- Once a call: what is due beyond a thousand joins the line with the next fetches, and no call takes long.
+    -- Once a call: what is due beyond 250 joins the line with the next fetches, and no call takes long.
     promote_due(keys, base, now_ms, open)
   end
   while taken < want do
