@@ -25,7 +25,7 @@ async def longest(stage: Stage) -> float:
     slowest: dict[str, Any] = max(
         slow, key=lambda row: row["duration"], default={"duration": 0, "command": ""}
     )
-    took = round(slowest["duration"] / 1000, 1)
+    took: float = round(slowest["duration"] / 1000, 1)
     stage.facts["longest_command_ms"] = took
     command: str | bytes = slowest["command"]
     words = (command.decode(errors="replace") if isinstance(command, bytes) else str(command)).split()
