@@ -75,6 +75,23 @@ def test_what_no_pattern_can_be(pattern: str) -> None:
         Cron.parse(pattern)
 
 
+WORD = st.text(alphabet="0123456789*/-,?L#WHsunMON ", max_size=6) | st.sampled_from(
+    ["*", "*/0", "L", "5#3", "9" * 30]
+)
+
+
+@given(pattern=st.lists(WORD, max_size=7).map(" ".join) | st.text(max_size=20))
+def test_any_text_is_a_pattern_or_refused(pattern: str) -> None:
+    """With a type; and a pattern that was taken fires, or says that it does not."""
+    try:
+        cron = Cron.parse(pattern)
+    except ConfigurationError:
+        return
+    after = ms("2026-03-29T00:59")
+    found = cron.next_after(after, zone(BERLIN))
+    assert found is None or found > after
+
+
 def test_a_leap_day_is_waited_for() -> None:
     """Even over a century that is no leap year."""
     assert Cron.parse("0 0 29 2 *").next_after(ms("2096-03-01T00:00"), UTC) == ms("2104-02-29T00:00")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 import toril
 from tests.patience import ended
-from toril import JobFailedError, Queue, Worker
+from toril import JobFailedError, Queue, TorilError, Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path(toril.__file__).parent
@@ -98,3 +100,29 @@ def test_every_proof_that_is_named_is_there() -> None:
         named = re.findall(r"`((?:tests|requirements)/[\w/.]+?)/?`", (ROOT / page).read_text())
         assert len(named) > 10
         assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("port", ["the server's", "1"])
+async def test_a_password_is_in_no_error_log_or_traceback(
+    server_url: str, prefix: str, port: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither where the server refuses it nor where there is no server; causes of the error included."""
+    number = server_url.rpartition(":")[2].split("/")[0] if port != "1" else port
+    url = f"redis://ada:hunter2@127.0.0.1:{number}/0"
+    caplog.set_level("DEBUG")
+    async with Queue("tests", connection=url, prefix=prefix) as queue:
+        with pytest.raises(TorilError) as caught:
+            await queue.add("paint")
+        worker = Worker(queue, lambda job: None)
+        with pytest.raises((TorilError, TimeoutError)) as ended:
+            async with asyncio.timeout(0.3), worker:
+                await asyncio.sleep(1)
+        told = [
+            *traceback.format_exception(ended.value),
+            *traceback.format_exception(caught.value),
+            repr(caught.value),
+            repr(queue),
+            repr(worker),
+        ]
+    assert caplog.text or port != "1"
+    assert "hunter2" not in "".join(told) + caplog.text
