@@ -45,14 +45,11 @@
 --- @include "includes/deduplicate"
 --- @include "includes/attach_existing"
 
-local keys = {
-  id = KEYS[1], wait = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], active = KEYS[5], pc = KEYS[6],
-  marker = KEYS[7], meta = KEYS[8], waiting_children = KEYS[9], events = KEYS[10],
-}
-local base = ARGV[1]
+local last_id, wait, prioritized, delayed, active, pc = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local marker, meta, waiting_children, events = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local base, slot, call = ARGV[1], ARGV[2], ARGV[3]
 local FIRST, FIELDS = 5, 9
-
-local slot, call = ARGV[2], ARGV[3]
+local count = (#ARGV - FIRST + 1) / FIELDS
 local receipt = base .. 'toril:add:' .. slot
 if ARGV[4] == '1' then
   local kept = redis.call('GET', receipt)
@@ -64,19 +61,45 @@ if ARGV[4] == '1' then
   end
 end
 
-local count = (#ARGV - FIRST + 1) / FIELDS
-local settings = redis.call('HMGET', keys.meta, 'opts.maxLenEvents', 'paused', 'concurrency')
-local max_len = settings[1] and max_events(keys.meta, settings[1])
-local open = is_open(keys.active, settings[2], settings[3])
-local answers, first_in, last_in = {}, {}, {}
-local has_waiting, has_delayed = false, false
+local settings = redis.call('HMGET', meta, 'opts.maxLenEvents', 'paused', 'concurrency')
+local max_len = settings[1] and max_events(meta, settings[1])
+local open = is_open(active, settings[2], settings[3])
 
 -- Numbers are taken one by one where a job may be refused before it takes one.
-local is_plain = true
-for i = 1, count do
-  is_plain = is_plain and ARGV[FIRST - 1 + i * FIELDS] == ''
+local is_plain, only_waits = true, count > 0
+for at = FIRST, #ARGV, FIELDS do
+  is_plain = is_plain and ARGV[at + 8] == ''
+  only_waits = only_waits and is_plain and ARGV[at] == '' and ARGV[at + 5] == '0' and ARGV[at + 6] == '0' and ARGV[at + 7] == ''
 end
-local number = is_plain and redis.call('INCRBY', keys.id, count) - count or nil
+local number = is_plain and redis.call('INCRBY', last_id, count) - count or nil
+
+if only_waits then
+  -- What most calls are, without the tables and questions that the others need: those cost as much as the commands.
+  local ids = {}
+  max_len = max_len or max_events(meta)
+  for i = 1, count do
+    local at, id = FIRST + (i - 1) * FIELDS, string.format('%d', number + i)
+    local name = ARGV[at + 1]
+    redis.call('HSET', base .. id, 'name', name, 'data', ARGV[at + 2], 'opts', ARGV[at + 3], 'timestamp', ARGV[at + 4],
+      'delay', '0', 'priority', '0')
+    redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
+    redis.call('XADD', events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting', 'jobId', id)
+    ids[i] = id
+  end
+  redis.call('LPUSH', wait, unpack(ids))
+  wake(marker, open)
+  if slot ~= '' then
+    redis.call('SET', receipt, '["' .. call .. '",["' .. table.concat(ids, '","') .. '"]]', 'PX', '300000')
+  end
+  return ids
+end
+
+local keys = {
+  id = last_id, wait = wait, prioritized = prioritized, delayed = delayed, active = active, pc = pc,
+  marker = marker, meta = meta, waiting_children = waiting_children, events = events,
+}
+local answers, first_in, last_in = {}, {}, {}
+local has_waiting, has_delayed = false, false
 
 -- The two ends of the list do not meet, so the order between them is free. Markers come last: whoever
 -- wakes must find the job.
@@ -103,7 +126,7 @@ local function add(job, extras)
   number = is_plain and number + 1 or redis.call('INCR', keys.id)
   max_len = max_len or max_events(keys.meta, max_len)
   if job.id == '' then
-    job.id = string.format('%.0f', number)
+    job.id = string.format('%d', number)
   elseif redis.call('EXISTS', base .. job.id) == 1 then
     local code = attach_existing(base, job.id, extras, tonumber(job.timestamp))
     if code < 0 then
@@ -157,6 +180,6 @@ for i = 1, count do
 end
 flush()
 if slot ~= '' then
-  redis.call('SET', receipt, cjson.encode({ call, answers }), 'PX', 300000)
+  redis.call('SET', receipt, cjson.encode({ call, answers }), 'PX', '300000')
 end
 return answers
