@@ -118,8 +118,8 @@ FETCHING: dict[str, list[Step]] = {
         time_passes(5), take_many(3), take_many(9), add(delay=5), take_many(3),
     ],
     "many with fewer slots": [*[add()] * 6, limit_concurrency(4), take_many(3), take_many(3)],
-    "more than are promoted at once": [
-        bulk(*[{"delay": 5}] * 1003), time_passes(5), take(), take_many(3), take_many(1005)
+    "as many as are promoted at once": [
+        bulk(*[{"delay": 5}] * 250), time_passes(5), take(), take_many(3), take_many(250)
     ],
     "a second attempt": [add(attempts=2), take("t1"), fail("1"), take("t2", worker="named")],
 }  # fmt: skip

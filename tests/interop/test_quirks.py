@@ -164,6 +164,16 @@ async def test_promotion_ignores_lifo(side: Side) -> None:
     assert await side.ids("wait") == ["c", "b", "second"]
 
 
+async def test_a_call_promotes_so_many(side: Side) -> None:
+    """The next calls promote the rest, in the same order."""
+    long_ago = side.queue.clock.now_ms() - 10_000
+    options: list[NewJob] = [NewJob("x", {}, {"timestamp": long_ago, "delay": 5}) for _ in range(1002)]
+    await side.queue.add_bulk(options)
+    assert await side.take() == "1"
+    assert len(await side.ids("wait")) == (999 if side.is_node else 249)
+    assert await side.take() == "2"
+
+
 async def test_a_job_put_before_its_equals_wakes_nobody(side: Side) -> None:
     """PRIO-FRONT writes no marker: the job was there before, and has had its own."""
     await side.queue.add("a", job_id="a", priority=3)
