@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 import redis.asyncio
 
 from tests.patience import within
-from toril import ConnectionLostError, Job, Queue, ServerUnreachableError, Worker
+from toril import (
+    Connection,
+    ConnectionLostError,
+    FlowJob,
+    FlowProducer,
+    Job,
+    Queue,
+    ServerUnreachableError,
+    Worker,
+)
 from toril.embedded import EmbeddedServer
 
 
@@ -176,6 +185,39 @@ async def test_a_server_that_is_not_there() -> None:
             for _ in range(2):
                 with pytest.raises(ServerUnreachableError, match="cannot reach"):
                     await producer.add("n")
+
+
+@pytest.mark.parametrize("how", ["flow", "durable"])
+async def test_a_server_that_is_gone_after_it_has_heard_may_have_added(
+    server: EmbeddedServer, server_url: str, queue: Queue, how: str
+) -> None:
+    """That the second try reaches nobody does not mean that nothing was added, and nobody is told so."""
+    await queue.add("n")  # The server knows the script.
+    last_words = b"EXEC" if how == "flow" else b"WAIT"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", server.port)
+        with contextlib.closing(back), contextlib.closing(writer):
+            while data := await reader.read(1 << 20):
+                back.write(data)
+                answer = await there.read(1 << 20)
+                if last_words in data:
+                    listening.close()
+                    return
+                writer.write(answer)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with within("the error"), Connection(url) as connection:
+        flows = FlowProducer(connection=connection, prefix=queue.prefix)
+        lossy = Queue(queue.name, connection=connection, prefix=queue.prefix)
+        add: Awaitable[object] = (
+            flows.add(FlowJob("n", queue.name)) if how == "flow" else lossy.add("n", durability="replicated")
+        )
+        with pytest.raises(ConnectionLostError, match="may or may not have been added") as caught:
+            await add
+        assert not isinstance(caught.value, ServerUnreachableError)
+    assert await queue.get_waiting_count() == 2
 
 
 async def test_forgotten_scripts_cost_nothing(queue: Queue) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
 import socket
 import subprocess
 import sys
@@ -181,6 +183,26 @@ def test_one_connection_serves_several_threads(server_url: str, prefix: str) -> 
     for thread in threads:
         thread.join(20)
     assert max(counted) == 200
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_closed_event_loops_have_opened_is_let_go(server_url: str, prefix: str) -> None:
+    """A script that calls `asyncio.run` again and again, and never `close`, does not run out of sockets."""
+    queue = Queue("q", connection=server_url, prefix=prefix)
+
+    def sockets() -> int:
+        gc.collect()
+        return sum(
+            os.path.realpath(f"/proc/self/fd/{name}").count("socket:") for name in os.listdir("/proc/self/fd")
+        )
+
+    asyncio.run(queue.add("a"))
+    before = sockets()
+    for _ in range(10):
+        asyncio.run(queue.add("a"))
+    assert sockets() <= before + 1
+
+    asyncio.run(queue.close())
 
 
 async def test_closing_twice_is_harmless(server_url: str) -> None:

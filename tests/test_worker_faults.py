@@ -316,6 +316,37 @@ async def test_adding_works_after_a_cancelled_add(queue: Queue) -> None:
     assert len(await queue.get_ids("waiting")) in (50, 51)
 
 
+async def test_a_queue_whose_locks_cannot_be_renewed_costs_no_other_queue_its_locks(
+    server_url: str, prefix: str, client: redis.asyncio.Redis
+) -> None:
+    """Workers of one event loop share a heartbeat, and what the server refuses for one queue is that queue's alone."""
+    async with Connection(server_url) as connection:
+        spoilt = Queue("spoilt", connection=connection, prefix=prefix)
+        sound = Queue("sound", connection=connection, prefix=prefix)
+        renewed, lost = asyncio.Queue[str](), asyncio.Event()
+        end = asyncio.Event()
+
+        async def process(job: Job) -> None:
+            await end.wait()
+
+        def worker(queue: Queue) -> Worker:
+            return Worker(queue, process, lock_duration=2, lock_renew_time=0.1, skip_stalled_check=True)
+
+        async with worker(spoilt) as first, worker(sound) as second:
+            first.on("lock_renewal_failed", lambda _: lost.set())
+            second.on("locks_renewed", lambda ids: renewed.put_nowait(ids[0]))
+            await client.set(spoilt.keys.key("stalled"), "not a set")
+            await spoilt.add("a")
+            job = await sound.add("a")
+            async with within("renewals"):
+                for _ in range(3):
+                    assert await renewed.get() == job.id
+            assert not lost.is_set()
+            await client.delete(spoilt.keys.key("stalled"))
+            end.set()
+            assert await ended(job) == "None"
+
+
 async def test_a_job_that_its_own_worker_fetches_anew_runs_once_at_a_time(queue: Queue) -> None:
     """The first run, whose lock ran out unnoticed, is cancelled; the second one's end counts; slots stay right."""
     runs: list[str] = []

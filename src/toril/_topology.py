@@ -18,6 +18,7 @@ import redis.connection as redis_connection
 import redis.credentials
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from ._sentinels import AsyncSentinels, SyncSentinels
@@ -51,7 +52,15 @@ class _Provider(redis.credentials.CredentialProvider):
         self._ask = ask
 
     def get_credentials(self) -> tuple[str, str]:
-        return self._ask()
+        try:
+            return self._ask()
+        except Exception as error:
+            # Without them there is no connection, which is met like any other fault: tried again where that helps.
+            raise RedisConnectionError(f"credentials= raised {type(error).__name__}") from error
+
+    # The inherited one logs a warning at each connection.
+    async def get_credentials_async(self) -> tuple[str, str]:
+        return self.get_credentials()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ._cluster import Router
     from .embedded import EmbeddedLease
 
-__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "SCRIPT_TIMEOUT", "Connection", "Lane"]
+__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "SCRIPT_TIMEOUT", "Connection", "Lane", "forget_closed_loops"]
 
 DEFAULT_URL: Final = "redis://localhost:6379"
 _CONNECT_TIMEOUT: Final = 5.0
@@ -309,6 +309,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         clients = self._clients.get(loop)
         if clients is None:
+            forget_closed_loops(self._clients)
             # The client reads the options that a URL may carry, such as the database or certificates.
             place = self._real_place()
             clients = self._clients[loop] = LoopClients(
@@ -528,6 +529,13 @@ class Lane:
         if isinstance(error, RedisError):
             return explain(error, self._owner.safe_url)
         return ConnectionLostError(f"{self._owner.safe_url}: {type(error).__name__}: {first_line(error)}")
+
+
+def forget_closed_loops(of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Any]) -> None:
+    """Let go of what closed event loops have left. By itself none would go: what it has opened refers back to it."""
+    for loop in [reference() for reference in of_loops.keyrefs()]:
+        if loop is not None and loop.is_closed():
+            of_loops.pop(loop, None)
 
 
 def _settings(url: str) -> dict[str, Any]:

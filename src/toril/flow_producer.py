@@ -17,7 +17,14 @@ from ._faults import explain
 from ._tracing import About, Tracing, traced, with_metadata
 from .codec import dumps
 from .connection import Connection
-from .errors import ConfigurationError, ConnectionLostError, JobNotFoundError, ServerUnreachableError, refusal
+from .errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    JobNotFoundError,
+    ServerUnreachableError,
+    TorilError,
+    refusal,
+)
 from .job import Job
 from .keys import QueueKeys
 from .limits import DEFAULT_LIMITS, Limits, check_count
@@ -229,8 +236,13 @@ class FlowProducer:
         except ServerUnreachableError:
             raise
         except ConnectionLostError:
+            pass
+        try:
             # All ids are chosen here, so what was added is found again and added no second time.
             return await self.connection.execute_all(commands)
+        except TorilError as error:
+            # Of the second try alone it may be true that nothing was added.
+            raise ConnectionLostError(f"{error}; the flow may or may not have been added") from error
 
     async def _grown(self, job: Job[Any], depth: int, max_children: int) -> Flow:
         if depth <= 1:

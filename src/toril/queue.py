@@ -22,13 +22,15 @@ from ._tracing import About, Tracing, traced, with_metadata
 from .backoff import Duration
 from .clock import Clock
 from .codec import dumps, loads
-from .connection import Connection
+from .connection import Connection, forget_closed_loops
 from .errors import (
     ConfigurationError,
     ConnectionLostError,
+    DurabilityError,
     ScriptForgottenError,
     SerializationError,
     ServerUnreachableError,
+    TorilError,
     refusal,
 )
 from .job import Job
@@ -275,11 +277,21 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             await self.connection.execute_all(
                 [("EXISTS", self.keys.key("id")), ("SCRIPT", "LOAD", load("add_job").text)]
             )
+            return await add_durably(self.connection, command, durability, where, ids)
         except ServerUnreachableError:
             raise
         except ConnectionLostError:
             pass
-        return await add_durably(self.connection, command, durability, where, ids)
+        try:
+            return await add_durably(self.connection, command, durability, where, ids)
+        except DurabilityError:
+            raise
+        except TorilError as error:
+            # Of the second try alone it may be true that nothing was added.
+            raise ConnectionLostError(
+                f"{where}: {error}; jobs may or may not have been added; "
+                "with a job_id it is safe to add them again"
+            ) from error
 
     def new_record(
         self, name: str, data: Any, options: Mapping[str, Any]
@@ -338,6 +350,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         loop = asyncio.get_running_loop()
         adder = self._adders.get(loop)
         if adder is None:
+            forget_closed_loops(self._adders)
+            forget_closed_loops(self._listeners)
             if self._events_max_len is not None:
                 await self.connection.execute(
                     "HSET", self.keys.key("meta"), "opts.maxLenEvents", self._events_max_len

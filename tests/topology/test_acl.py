@@ -13,7 +13,7 @@ import redis.asyncio
 
 from tests.topology.acl import derive, rule, written
 from tests.topology.everything import ROLES, stage
-from toril import AuthenticationError, Connection, Queue, Worker
+from toril import AuthenticationError, Connection, Job, Queue, Worker
 from toril.embedded import EmbeddedServer
 
 
@@ -115,6 +115,46 @@ async def test_a_worker_comes_back_after_its_password_was_rotated(own_server: Em
                 password[0] = "new"
                 job = await queue.add("a", 3)
                 assert await job.result(10) == 3
+        admin.flushall()
+
+
+@pytest.mark.parametrize("fault", ["the old password", "no credentials at all"])
+async def test_a_job_that_fails_while_the_password_changes_is_tried_again(
+    own_server: EmbeddedServer, fault: str
+) -> None:
+    """Its next attempt is planned as soon as the worker can sign in again, and not when its lock has run out."""
+    password, is_away = ["old"], asyncio.Event()
+
+    def credentials() -> tuple[str, str]:
+        if is_away.is_set():
+            raise OSError("the vault is sealed")
+        return "changing", password[0]
+
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as admin:
+        ask: Any = admin.execute_command
+        ask("ACL", "SETUSER", "changing", "on", "resetpass", ">old", "allkeys", "+@all")
+        async with Connection(f"redis://127.0.0.1:{own_server.port}", credentials=credentials) as connection:
+            queue = Queue("changed", connection=connection)
+            loop = asyncio.get_running_loop()
+
+            def mend() -> None:
+                is_away.clear()
+                password[0] = "new"
+
+            async def process(job: Job[Any]) -> int:
+                if job.attempts_started == 1:
+                    if fault == "no credentials at all":
+                        is_away.set()
+                    ask("ACL", "SETUSER", "changing", "resetpass", ">new")
+                    ask("CLIENT", "KILL", "USER", "changing")
+                    loop.call_later(0.3, mend)
+                    raise ValueError
+                return job.attempts_started
+
+            async with Queue("changed", connection=own_server.url) as producer:
+                job = await producer.add("a", attempts=2)
+                async with Worker(queue, process):
+                    assert await job.result(10) == 2
         admin.flushall()
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from .._faults import explain
 from .._tracing import Tracing, traced
@@ -126,11 +126,11 @@ class Heartbeat(threading.Thread):
             wait = self._tick()
             try:
                 self._watch_loop()
-                for beat in self._beats:
-                    self._renew(beat)
+                self._renew_all()
                 self._learn_time()
             except RedisError as error:
-                wait = self._patience.failed(explain(error, self._connection.safe_url))
+                pause = self._patience.failed(explain(error, self._connection.safe_url))
+                wait = min(wait, pause) if isinstance(error, ResponseError) else pause
                 self._renew_client()
             except Exception as error:
                 if self._loop.is_closed():
@@ -149,6 +149,17 @@ class Heartbeat(threading.Thread):
 
     def _tick(self) -> float:
         return min((beat.tick for beat in self._beats), default=_TICK)
+
+    def _renew_all(self) -> None:
+        refused: ResponseError | None = None
+        for beat in self._beats:
+            try:
+                self._renew(beat)
+            except ResponseError as error:
+                # What one queue is refused, by an ACL or for a spoilt key, is no reason to lose the others' locks.
+                refused = error
+        if refused is not None:
+            raise refused
 
     def _renew(self, beat: Beat) -> None:
         if beat.settings.skip_lock_renewal or not beat.claims:

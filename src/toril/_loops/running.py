@@ -20,6 +20,7 @@ from .._tracing import Tracing
 from ..backoff import STOP, milliseconds, wait_ms
 from ..codec import dumps
 from ..errors import (
+    AuthenticationError,
     ConfigurationError,
     ConnectionLostError,
     DelayedError,
@@ -502,7 +503,8 @@ class Running:
             except TransitionError as error:
                 logger.error("%s", error)
                 return False
-            except (ConnectionLostError, ServerRefusedError) as error:
+            except (ConnectionLostError, ServerRefusedError, AuthenticationError) as error:
+                # A password that is refused while a worker runs may be one that is being changed.
                 is_uncertain = is_uncertain or isinstance(error, ConnectionLostError)
                 await asyncio.sleep(patience.failed(error))
             else:
