@@ -6,6 +6,7 @@ import pytest
 
 from tests.patience import Heard, ended
 from toril import (
+    ConfigurationError,
     Deduplication,
     Job,
     JobOptions,
@@ -58,6 +59,23 @@ async def test_cleaning_removes_old_jobs_of_a_state(queue: Queue, state: str) ->
     assert removed == [jobs[state].id]
     assert await jobs[state].get_state() == "unknown"
     assert sum((await queue.get_job_counts()).values()) == 4
+
+
+async def test_cleaning_goes_on_behind_what_it_spares(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit all are looked at, although a scheduler's next run among the first is spared."""
+    monkeypatch.setattr("toril.queue_verbs._MOST_PER_CLEAN", 10)
+    await queue.upsert_job_scheduler("hourly", pattern="0 * * * *")
+    await queue.add_bulk([NewJob("later", None, {"delay": 7200})] * 25)
+    assert len(await queue.clean(0, state="delayed")) == 25
+    assert await queue.get_job_counts("delayed") == {"delayed": 1}
+
+
+async def test_no_jobs_are_cleaned_by_a_limit_that_is_none(queue: Queue) -> None:
+    """A negative one is an error, not all of them."""
+    await queue.add("waits")
+    with pytest.raises(ConfigurationError, match=queue.name):
+        await queue.clean(0, -1, "waiting")
+    assert await queue.get_job_counts("waiting") == {"waiting": 1}
 
 
 async def test_what_was_cleaned_and_removed_is_told(queue: Queue) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.patience import ended, until
-from toril import Job, Queue, RateLimitError, Worker
+from toril import ConfigurationError, Job, Queue, RateLimitError, Worker
 
 
 async def work(job: Job) -> str:
@@ -15,6 +17,8 @@ async def work(job: Job) -> str:
 async def test_a_global_rate_limit_is_a_setting_of_the_queue(queue: Queue) -> None:
     """It is set, read, and taken away; None means that there is none."""
     assert await queue.get_global_rate_limit() is None
+    with pytest.raises(ConfigurationError, match=queue.name):
+        await queue.set_global_rate_limit(2, 0)
     await queue.set_global_rate_limit(2, 60)
     assert await queue.get_global_rate_limit() == (2, 60.0)
     await queue.remove_global_rate_limit()

@@ -55,11 +55,11 @@ async def test_a_job_that_was_fetched_by_hand_is_completed_by_hand(queue: Queue)
 
 async def test_a_job_that_was_fetched_by_hand_is_failed_by_hand(queue: Queue) -> None:
     """For good, with a reason, whatever attempts are left."""
-    added = await queue.add("by hand", attempts=5)
+    added = await queue.add("by hand", attempts=5, stack_trace_limit=0)
     job = await taken(Worker(queue, nothing))
     await job.move_to_failed("no paper")
     await added.refresh()
-    assert added.failed_reason == "no paper"
+    assert (added.failed_reason, added.stacktrace) == ("no paper", [])
     assert await added.is_failed()
 
 

@@ -688,6 +688,23 @@ async def test_retention(queue: Queue, client: Client, of_job: Any, of_worker: A
 # Listeners
 
 
+async def test_a_listener_added_meanwhile_is_not_told_of_the_same_event(queue: Queue) -> None:
+    """So one that adds another each time does not go on for ever."""
+    told: list[str] = []
+    worker = Worker(queue, lambda job: job.name)
+
+    def again(*_: Any) -> None:
+        told.append("completed")
+        if len(told) < 100:
+            worker.on("completed", again)
+
+    worker.on("completed", again)
+    job = await queue.add("once")
+    async with worker:
+        await ended(job)
+    assert told == ["completed"]
+
+
 async def test_listeners_are_told(queue: Queue) -> None:
     """Sync and async, with what belongs to each event."""
     told: list[tuple[Any, ...]] = []

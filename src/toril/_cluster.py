@@ -172,7 +172,9 @@ class Router:
                     continue
                 finally:
                     client.close()
-        return self._node(self._owners[slot] if self._owners else self._seeds[0]).sync_client(timeout=timeout)
+        owner = self._owners[slot] if self._owners else ""
+        # Of a slot that nobody owns just now, any node can tell as much.
+        return self._node(owner or self._seeds[0]).sync_client(timeout=timeout)
 
     def suspect(self) -> None:
         """Learn the slots anew before the next call: somebody has met a fault."""

@@ -77,7 +77,7 @@ class Listeners:
 
     def tell(self, event: str, *args: Any) -> None:
         """Call the listeners of an event. What they raise is logged."""
-        for listener in self._listeners.get(event, ()):
+        for listener in tuple(self._listeners.get(event, ())):
             try:
                 answer = listener(*args)
             except Exception:

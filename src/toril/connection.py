@@ -477,7 +477,7 @@ class Lane:
                 # Signing in counts: what has accepted the connection may be dead behind that.
                 raise ServerUnreachableError(
                     f"cannot reach {self._owner.safe_url} (not signed in within {_CONNECT_TIMEOUT:g} s)"
-                )
+                ) from TimeoutError("timeout while signing in")
             if closed.done():
                 raise ServerUnreachableError(
                     f"{self._owner.safe_url}: the connection was closed while it was being opened"

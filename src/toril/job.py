@@ -491,7 +491,9 @@ class Job(JobChildren, Generic[R_co]):
         Raises:
             LockLostError, JobNotFoundError, JobNotInStateError: It is this worker's no longer.
         """
-        traces = dumps([*self.stacktrace, stacktrace or reason][-(self.options.stack_trace_limit or 1_000) :])
+        limit = self.options.stack_trace_limit
+        kept = [*self.stacktrace, stacktrace or reason]
+        traces = dumps(kept if limit is None else kept[-limit:] if limit else [])
         keep = self.options.keep_failed or KeepRule()
         end = FinishedJob(self.id, self._token, "failed", reason, traces, self.options.attempts, keep)
         await self._finish(end)

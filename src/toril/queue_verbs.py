@@ -125,6 +125,8 @@ class QueueVerbs:
                 f"queue {self.name!r}: the rate limit must be a whole number, at least 1"
             )
         window = milliseconds(duration, "rate limit duration")
+        if window < 1:
+            raise ConfigurationError(f"queue {self.name!r}: the rate limit's duration must be at least 1 ms")
         await self.connection.execute("HSET", self.keys.key("meta"), "max", most, "duration", window)
 
     async def get_global_rate_limit(self) -> tuple[int, float] | None:
@@ -191,7 +193,12 @@ class QueueVerbs:
             grace: How old they must be.
             limit: About how many at most; 0 for all.
             state: Which. Active ones go only if no worker holds them.
+
+        Raises:
+            ConfigurationError: The state or the limit is none.
         """
+        if limit:
+            positive_count(limit, f"queue {self.name!r}: the limit of clean, where it is not 0,")
         (checked,) = checked_states((state,))
         if checked == "waiting-children":
             raise ConfigurationError(
@@ -211,10 +218,13 @@ class QueueVerbs:
     async def _clean(self, state: State, before_ms: int, limit: int) -> list[str]:
         step = min(limit, _MOST_PER_CLEAN) if limit else _MOST_PER_CLEAN
         removed: list[str] = []
+        spared = 0
         while True:
-            some = await self.scripts.clean(KEY_OF_STATE[state], before_ms, step)
+            looked, some = await self.scripts.clean(KEY_OF_STATE[state], before_ms, step, spared)
             removed += some
-            if len(some) < step or (limit and len(removed) >= limit):
+            # As BullMQ does it, who is spared uses up the limit; without one, all are looked at.
+            spared += looked - len(some)
+            if looked < step or (limit and (spared or len(removed) >= limit)):
                 return removed
 
     async def obliterate(self, *, force: bool = False, count: int = _MOST_PER_STEP) -> None:

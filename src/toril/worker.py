@@ -296,7 +296,9 @@ class Worker:
         return await fetch_by_hand(self.queue, self._settings, token, block, self._tracing)
 
     def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
-        """Take a job away from its processor here: the attempt fails. False where this worker does not run it.
+        """Take a job away from its processor here. False where this worker does not run it.
+
+        The attempt fails, unless an `async def` catches the `CancelledError` and returns: that is its result.
 
         An `async def` is cancelled where it awaits; a plain `def` runs on in its thread, unheard; the process of a
         sandboxed one is killed.

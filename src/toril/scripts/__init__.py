@@ -270,10 +270,10 @@ class Scripts:
         removed, spared = await self._run("drain", keysets.META, state, skip, limit)
         return removed, spared
 
-    async def clean(self, state: str, before_ms: int, limit: int) -> list[str]:
-        """Remove jobs of one state that are as old; return their ids."""
-        removed: list[str] = await self._run("clean", ("meta", "events"), state, before_ms, limit)
-        return removed
+    async def clean(self, state: str, before_ms: int, limit: int, skip: int = 0) -> tuple[int, list[str]]:
+        """Remove jobs of one state that are as old; return how many were looked at, and the removed ones' ids."""
+        looked, removed = await self._run("clean", ("meta", "events"), state, before_ms, limit, skip)
+        return looked, removed
 
     async def obliterate(self, limit: int, *, force: bool) -> int:
         """Remove what a paused queue has; return 0 done, 1 more is left, -1 not paused, -2 jobs are active."""
