@@ -630,6 +630,14 @@ def test_a_queue_takes_the_url_of_the_environment(
     assert Queue("q").connection.safe_url == "redis://localhost:6379"
 
 
+@pytest.mark.parametrize("url", ["ada:s3cret@db:6379", "db:6379", "//ada:s3cret@db", "?"])
+def test_what_is_no_url_is_not_shown(url: str) -> None:
+    """It may hold a password in a place where nobody looks for one."""
+    with pytest.raises(ConfigurationError, match="redis://") as refused:
+        Queue("q", connection=url)
+    assert "s3cret" not in str(refused.value)
+
+
 REPRS: list[Callable[[Queue], object]] = [repr, lambda queue: repr(queue.connection)]
 
 

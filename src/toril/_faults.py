@@ -83,5 +83,8 @@ def safe_url(url: str) -> str:
     """Return a URL without its password, its user name and its query, which may hold secrets too."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
+    if not url.startswith((f"{parts.scheme}://", "unix:", "embedded:")) or not parts.scheme:
+        # Of `user:password@host` the user would pass for the scheme, and the password for the path.
+        return "(not a URL)"
     # Not urlunsplit, which makes unix:/path of unix:///path.
-    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else "(not a URL)"
+    return f"{parts.scheme}://{host}{parts.path}"
