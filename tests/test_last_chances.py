@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -76,8 +78,9 @@ async def test_a_long_one_holds_nobody_up_for_long(queue: Queue, client: redis.a
         assert await ended(*jobs) == [None] * 4
 
 
-async def test_one_that_waits_is_handed_back_uncounted(queue: Queue, client: redis.asyncio.Redis) -> None:
-    """Where its worker closes meanwhile."""
+@asynccontextmanager
+async def waiting_for_its_try(queue: Queue, client: redis.asyncio.Redis) -> AsyncIterator[tuple[Worker, Job]]:
+    """A worker that is busy with another job, and a suspicious one that is about to be fetched."""
     blocker = await queue.add("blocker")
     began = asyncio.Event()
 
@@ -91,6 +94,12 @@ async def test_one_that_waits_is_handed_back_uncounted(queue: Queue, client: red
         job = await queue.add("suspicious", delay=60)
         await stall(client, job)
         await job.promote()
+        yield worker, job
+
+
+async def test_one_that_waits_is_handed_back_uncounted(queue: Queue, client: redis.asyncio.Redis) -> None:
+    """Where its worker closes meanwhile."""
+    async with waiting_for_its_try(queue, client) as (worker, job):
         await until("the fetch", lambda: client.exists(f"{queue.keys.base}{job.id}:lock"))
         await worker.close(force=True)
     assert await job.get_state() == "waiting"
@@ -99,19 +108,7 @@ async def test_one_that_waits_is_handed_back_uncounted(queue: Queue, client: red
 
 async def test_one_that_waits_can_be_cancelled(queue: Queue, client: redis.asyncio.Redis) -> None:
     """It fails without a run."""
-    blocker = await queue.add("blocker")
-    began = asyncio.Event()
-
-    async def process(job: Job) -> None:
-        began.set()
-        assert job.id == blocker.id
-        await asyncio.sleep(60)
-
-    async with Worker(queue, process, concurrency=5) as worker:
-        await began.wait()
-        job = await queue.add("suspicious", delay=60)
-        await stall(client, job)
-        await job.promote()
+    async with waiting_for_its_try(queue, client) as (worker, job):
         await until("the fetch", lambda: worker.cancel_job(job.id, "not wanted"))
         (error,) = await ended(job)
         assert "the job was cancelled: not wanted" in str(error)

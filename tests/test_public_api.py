@@ -193,7 +193,7 @@ MISSING = """
 
     # As asyncio on Windows answers.
     def no_handlers(self, *args):
-        raise NotImplementedError
+        raise NotImplementedError  # That is the answer there, not something left to do.
 
     asyncio.SelectorEventLoop.add_signal_handler = no_handlers
     asyncio.SelectorEventLoop.remove_signal_handler = no_handlers
