@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,7 +79,7 @@ async def test_a_long_one_holds_nobody_up_for_long(queue: Queue, client: redis.a
 
 
 @asynccontextmanager
-async def waiting_for_its_try(queue: Queue, client: redis.asyncio.Redis) -> AsyncIterator[tuple[Worker, Job]]:
+async def waiting_for_its_try(queue: Queue, client: redis.asyncio.Redis) -> AsyncGenerator[tuple[Worker, Job]]:
     """A worker that is busy with another job, and a suspicious one that is about to be fetched."""
     blocker = await queue.add("blocker")
     began = asyncio.Event()
