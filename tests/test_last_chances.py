@@ -79,7 +79,9 @@ async def test_a_long_one_holds_nobody_up_for_long(queue: Queue, client: redis.a
 
 
 @asynccontextmanager
-async def waiting_for_its_try(queue: Queue, client: redis.asyncio.Redis) -> AsyncGenerator[tuple[Worker, Job]]:
+async def waiting_for_its_try(
+    queue: Queue, client: redis.asyncio.Redis
+) -> AsyncGenerator[tuple[Worker, Job]]:
     """A worker that is busy with another job, and a suspicious one that is about to be fetched."""
     blocker = await queue.add("blocker")
     began = asyncio.Event()
