@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Words", "names_of_tests", "words_of"]
+__all__ = ["Words", "names_of_tests", "parsed", "words_of"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = "tests/differential/test_written_programs.py"
@@ -51,11 +52,24 @@ class Words:
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def parsed(path: Path) -> ast.Module:
+    """The syntax of a Python file, read while nothing is collected.
+
+    CPython 3.11 counts the depth of a parse once for the whole interpreter. A collection in its midst that prints a traceback parses
+    again, and the outer parse then fails with "AST constructor recursion depth mismatch" (python/cpython#106905).
+    """
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
+
+
 @functools.cache
 def definitions(path: str) -> dict[str, ast.AST]:
     """What a file defines at its top, by name: functions, classes, constants."""
     found: dict[str, ast.AST] = {}
-    for node in ast.parse((ROOT / path).read_text()).body:
+    for node in parsed(ROOT / path).body:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 found[node.name] = node

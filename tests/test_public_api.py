@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import toril
+from tests.proofs import parsed
 from toril import Connection, Job, Queue, Worker
 
 # Adding a name is a decision; taking one away breaks users.
@@ -151,7 +152,7 @@ def test_rooms_import_downwards() -> None:
 def run_time_imports(path: Path) -> Iterator[str]:
     """Yield the first names below `toril` that a file imports, leaving out those for type checkers."""
     package = ["toril", *path.relative_to(SOURCES).parts[:-1]]
-    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    pending: list[ast.AST] = [parsed(path)]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":

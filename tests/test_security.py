@@ -15,6 +15,7 @@ import pytest
 
 import toril
 from tests.patience import ended
+from tests.proofs import parsed
 from toril import JobFailedError, Queue, TorilError, Worker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,7 @@ MAY_IMPORT_BY_NAME = {"cli/worker.py", "cli/app.py", "cli/__init__.py", "_sandbo
 
 def nodes() -> Iterator[tuple[str, ast.AST]]:
     for path in SOURCES.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             yield path.relative_to(SOURCES).as_posix(), node
 
 

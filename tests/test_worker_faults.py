@@ -282,6 +282,7 @@ async def test_many_calls_at_once_share_few_connections(queue: Queue, client: re
     watching = asyncio.create_task(watch())
     found = await asyncio.gather(*(queue.get_job(job.id) for _ in range(1000)))
     watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     assert all(one is not None and one.id == job.id for one in found)
     assert highest - before <= 64
 
