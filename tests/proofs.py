@@ -55,8 +55,9 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef
 def parsed(path: Path) -> ast.Module:
     """The syntax of a Python file, read while nothing is collected.
 
-    CPython 3.11 counts the depth of a parse once for the whole interpreter. A collection in its midst that prints a traceback parses
-    again, and the outer parse then fails with "AST constructor recursion depth mismatch" (python/cpython#106905).
+    CPython 3.11 counts the depth of a parse once for the whole interpreter. A collection in its midst that prints a
+    traceback parses again, and the outer parse fails with "AST constructor recursion depth mismatch"
+    (python/cpython#106905).
     """
     gc.disable()
     try:
