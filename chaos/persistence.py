@@ -48,6 +48,8 @@ END: Final = "<!-- end -->"
 PRODUCERS: Final = 50
 SINCE_SNAPSHOT: Final = 1.0
 """Seconds between the last snapshot and the kill."""
+ROUND: Final = 60.0
+"""Seconds after which a round is broken off; it takes two to five."""
 _CACHESTAT: Final = 451
 """The number of the system call, on x86-64 and arm64."""
 
@@ -313,27 +315,46 @@ async def _server_name() -> str:
     return f"Redis {info['redis_version']}"
 
 
-async def measure(names: Sequence[str], rounds: int, chance: random.Random) -> dict[str, Outcome]:
-    """Play all rounds, telling how they end."""
-    outcomes: dict[str, Outcome] = {}
-    for name in names:
-        total = Outcome()
-        for number in range(1, rounds + 1):
-            outcome = await play(SETTINGS[name], chance)
-            if not outcome.acknowledged:
-                raise RuntimeError(f"{name}: no job was added, so nothing was measured")
-            total += outcome
+async def measure(
+    names: Sequence[str], rounds: int, chance: random.Random, minutes: float
+) -> tuple[dict[str, Outcome], int]:
+    """Play all settings so many times in turn, telling how they end; return the sums, and of how many rounds.
+
+    After so many minutes nothing begins any more, and a round that not all settings have had does not count.
+
+    Raises:
+        RuntimeError: A setting added nothing, or hung.
+    """
+    sums: dict[str, Outcome] = {}
+    end = time.monotonic() + 60 * minutes
+    for number in range(1, rounds + 1):
+        outcomes: dict[str, Outcome] = {}
+        for name in names:
+            if time.monotonic() >= end:
+                return sums, number - 1
+            outcomes[name] = outcome = await _in_time(name, chance)
             print(
                 f"{name:15} round {number}: {outcome.acknowledged:7,} acknowledged, {outcome.lost:7,} lost, "
                 f"the last {outcome.window:.2f} s; {outcome.unanswered} kept without an answer",
                 file=sys.stderr,
                 flush=True,
             )
-        outcomes[name] = total
-    return outcomes
+        sums = {name: sums.get(name, Outcome()) + outcome for name, outcome in outcomes.items()}
+    return sums, rounds
 
 
-def main() -> None:
+async def _in_time(name: str, chance: random.Random) -> Outcome:
+    try:
+        async with asyncio.timeout(ROUND):
+            outcome = await play(SETTINGS[name], chance)
+    except TimeoutError:
+        raise RuntimeError(f"{name}: a round was not over after {ROUND:.0f} s") from None
+    if not outcome.acknowledged:
+        raise RuntimeError(f"{name}: no job was added, so nothing was measured")
+    return outcome
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m chaos.persistence",
         description="Count the jobs that a crash of the server costs, under each kind of persistence.",
@@ -342,6 +363,9 @@ def main() -> None:
         "settings", nargs="*", metavar="SETTING", help=f"of {', '.join(SETTINGS)}; default: all"
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each is played; default: 5")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="after which no round begins any more; default: 8"
+    )
     parser.add_argument(
         "--seed", type=int, default=None, help="makes the moments of the crashes the same again"
     )
@@ -353,14 +377,23 @@ def main() -> None:
     if options.write and options.settings:
         parser.error("--write needs all settings")
 
-    outcomes = asyncio.run(
-        measure(options.settings or [*SETTINGS], options.rounds, random.Random(options.seed))
+    names = options.settings or [*SETTINGS]
+    outcomes, rounds = asyncio.run(
+        measure(names, options.rounds, random.Random(options.seed), options.minutes)
     )
     print(table(outcomes))
+    if rounds < options.rounds:
+        print(
+            f"{options.minutes:g} minutes are over: {rounds} of {options.rounds} rounds count",
+            file=sys.stderr,
+        )
+    if not rounds:
+        return 1
     if options.write:
-        block = f"{table(outcomes)}\n\n{caption(options.rounds, asyncio.run(_server_name()))}"
+        block = f"{table(outcomes)}\n\n{caption(rounds, asyncio.run(_server_name()))}"
         PAGE.write_text(rewrite(PAGE.read_text(), block))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

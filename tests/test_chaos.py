@@ -78,3 +78,8 @@ def test_the_page_has_a_place_for_the_table() -> None:
     page = persistence.PAGE.read_text()
 
     assert persistence.rewrite(page, "x") != page
+
+
+async def test_when_time_is_over_no_round_begins() -> None:
+    """A table that may take no time says nothing, and does not pretend to."""
+    assert await persistence.measure(["none", "always"], 1, random.Random(1), 0) == ({}, 0)
