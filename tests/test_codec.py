@@ -27,6 +27,18 @@ class Word(StrEnum):
     YES = "yes"
 
 
+class Twin(str):
+    """A kind of text in which no two are equal."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class Level(IntEnum):
     HIGH = 2
 
@@ -125,6 +137,8 @@ def test_what_is_written(value: Any, text: str) -> None:
         (Point(2**53), "data.x: integer beyond 2^53"),
         ("\ud800", "data: text with half of a surrogate pair, which UTF-8 cannot hold"),
         ({"\ud800": 1}, "data: text with half of a surrogate pair, which UTF-8 cannot hold"),
+        ([{Twin("a"): 1, Twin("a"): 2}], "data[0]: two keys are the same text"),
+        ({"a": {Word.YES: 1, 5: 2}}, "data.a: key of type int"),
     ],
 )
 def test_what_is_refused(value: Any, message: str) -> None:
@@ -161,6 +175,32 @@ def test_an_error_calls_the_value_what_the_caller_calls_it() -> None:
         dumps(b"", "job '42': progress")
     with pytest.raises(SerializationError, match=r"^job '42': progress: stored text is not JSON"):
         loads("{", "job '42': progress")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NaN",
+        "[Infinity]",
+        '{"a":-Infinity}',
+        "1e400",
+        '"\\ud800"',
+        '["\\udc00x"]',
+        "\ufeff1",
+        "'a'",
+        "{a:1}",
+        "[1,]",
+    ],
+)
+def test_what_only_some_parsers_read_is_refused(text: str) -> None:
+    """Numbers that are not finite, half surrogate pairs, and what is JSON only to the generous."""
+    with pytest.raises(SerializationError, match="stored text is not JSON"):
+        loads(text)
+
+
+def test_of_equal_keys_the_last_counts() -> None:
+    """As in JavaScript: a job whose data both languages read is not one job here and another there."""
+    assert loads('{"a":1,"__proto__":1,"a":{"b":1,"b":2},"__proto__":3}') == {"a": {"b": 2}, "__proto__": 3}
 
 
 def test_mappings_of_other_kinds() -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 import toril
-from tests.patience import ended
+from tests.patience import ended, until
 from tests.proofs import parsed
-from toril import JobFailedError, Queue, TorilError, Worker
+from toril import Job, JobFailedError, Limits, Queue, TorilError, Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path(toril.__file__).parent
@@ -127,3 +128,50 @@ async def test_a_password_is_in_no_error_log_or_traceback(
         ]
     assert caplog.text or port != "1"
     assert "hunter2" not in "".join(told) + caplog.text
+
+
+async def test_what_jobs_hold_is_in_no_log(
+    queue: Queue, client: redis.asyncio.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Data, results, progress and rows of a log stay out of a worker's own words, whatever becomes of the job."""
+    caplog.set_level("DEBUG")
+
+    @queue.processor("typed")
+    async def typed(number: int) -> None: ...
+
+    @queue.processor("untyped", attempts=2, backoff=0.01)
+    async def untyped(what: str, job: Job) -> str:
+        await job.update_progress(what)
+        await job.log(what)
+        if job.attempts_made == 0:
+            raise ValueError("the first time")
+        return what
+
+    @queue.processor("slow", timeout=0.01)
+    async def slow(what: str) -> None:
+        await asyncio.sleep(60)
+
+    @queue.processor("large")
+    async def large(what: str) -> str:
+        return what * 10_000
+
+    jobs = [
+        await queue.add("typed", {"number": "hunter2"}),
+        await queue.add("typed", {"hunter2": "hunter2"}),
+        await untyped.add("hunter2"),
+        await slow.add("hunter2"),
+        await large.add("hunter2"),
+        await queue.add("typed", "hunter2"),
+    ]
+    spoilt = await queue.add("typed", {"number": 1})
+    await client.hset(queue.keys.job(spoilt.id), "data", "{hunter2")
+    stray = await queue.add("nobody-knows", "hunter2")
+    queue.limits = Limits(return_value=100)
+    async with Worker(queue):
+        results = await ended(*jobs, spoilt)
+        await until("it is put off", stray.is_delayed)
+
+    assert results[2] == "hunter2"
+    assert [type(result) for result in results if result != "hunter2"] == [JobFailedError] * 6
+    assert caplog.records
+    assert "hunter2" not in caplog.text

@@ -61,7 +61,7 @@ def dumps(value: Any, what: str = "data") -> str:
 
 
 def loads(text: str | bytes, what: str = "data") -> Any:
-    """Return what a JSON text says.
+    """Return what a JSON text says. Of equal keys the last counts, as in JavaScript.
 
     Raises:
         SerializationError: The text is not JSON, or nested deeper than 64 levels.
@@ -133,8 +133,8 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
         raise SerializationError(f"{what}: nested deeper than {MAX_DEPTH} levels, or contains itself")
     elif _is_mapping(value):
         for key, item in value.items():
-            if not isinstance(key, str):
-                raise SerializationError(f"{what}: key of type {type(key).__name__}; JSON keys are text")
+            if type(key) is not str:
+                _ensure_keys(value, what)
             if _is_sound(item):
                 continue
             ensure_json(item, f"{what}.{key}" if key.isidentifier() else f"{what}[…]", depth + 1)
@@ -153,6 +153,15 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
             ensure_json(msgspec.to_builtins(value, enc_hook=model_fields), what, depth + 1)
         except (TypeError, ValueError, RecursionError) as error:
             raise SerializationError(f"{what}: {error}") from None
+
+
+def _ensure_keys(value: Mapping[Any, Any], what: str) -> None:
+    """Refuse keys that are no text, and those of a kind of text of its own that are one as JSON has them."""
+    for key in value:
+        if not isinstance(key, str):
+            raise SerializationError(f"{what}: key of type {type(key).__name__}; JSON keys are text")
+    if len({str.__str__(key) for key in value}) < len(value):
+        raise SerializationError(f"{what}: two keys are the same text; JSON readers keep the last of them")
 
 
 def _is_sound(value: Any) -> bool:
