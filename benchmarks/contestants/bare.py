@@ -77,12 +77,12 @@ class Template:
         self.head: tuple[Any, ...] = one[: len(one) - stride]
         self.member: tuple[Any, ...] = one[len(one) - stride :]
 
-    def of(self, ids: list[str]) -> Iterator[Any]:
-        """The command for members with these ids, where the id is the first word of a member, as in all scripts."""
+    def of(self, words: list[str]) -> Iterator[Any]:
+        """The command for members that begin with these words: the id of one that ends, the name of a new one."""
         yield from self.head
         rest = self.member[1:]
-        for job_id in ids:
-            yield job_id
+        for word in words:
+            yield word
             yield from rest
 
 
@@ -135,7 +135,7 @@ class Bare(Adapter):
         self._add = add_template()
 
     def add(self, data: dict[str, Any], **options: Any) -> None:
-        self._wires[0].ask(*self._add.of([""]))
+        self._wires[0].ask(*self._add.of(["noop"]))
 
     def add_bulk(self, datas: list[dict[str, Any]], **options: Any) -> None:
         batches = [len(datas[i : i + BATCH]) for i in range(0, len(datas), BATCH)]
@@ -143,7 +143,7 @@ class Bare(Adapter):
             wire = self._wires[i % 2]
             if i >= 2:
                 wire.receive()
-            wire.send(*self._add.of([""] * size))
+            wire.send(*self._add.of(["noop"] * size))
         for i in range(max(0, len(batches) - 2), len(batches)):
             self._wires[i % 2].receive()
 

@@ -68,6 +68,21 @@ async def test_adding_a_list(room: Room, other_room: Room, seed: int) -> None:
     assert await room.dump() == await other_room.dump()
 
 
+async def test_adding_a_list_that_only_waits(room: Room, other_room: Room) -> None:
+    """The same of the short way through add_job, also where it cuts old events away."""
+    records = [record(name=f"n{n}", data=f'"é{n}"', at=NOW + n) for n in range(230)]
+    for each in (room, other_room):
+        await each.set_meta(**{"opts.maxLenEvents": 120})
+
+    ids = await room.add(*records)
+    singly = [(await other_room.add(member))[0] for member in records]
+
+    assert ids == singly
+    left = await room.dump()
+    assert left == await other_room.dump()
+    assert 120 <= len(left["events"]) < 230
+
+
 @pytest.mark.parametrize("seed", range(25))
 async def test_fetching_a_list(room: Room, other_room: Room, seed: int) -> None:
     """move_to_active for N = fetches for one, until one comes back empty."""

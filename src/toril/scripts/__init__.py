@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _NO_RECEIPT = Receipt()
+# What a record has behind its timestamp.
+_ONLY_WAITS = (0, 0, False, "")
 
 
 class Scripts:
@@ -69,10 +71,18 @@ class Scripts:
     @staticmethod
     def add_job_args(jobs: Sequence[NewRecord], receipt: Receipt = _NO_RECEIPT) -> list[Any]:
         """Return the arguments behind the base."""
-        args: list[Any] = [receipt.slot, receipt.call, "1" if receipt.is_repeat else ""]
+        args: list[Any] = [receipt.slot, receipt.call, "1" if receipt.is_repeat else "", 4]
         for job in jobs:
-            args += job[:7]
-            args += ("1" if job.lifo else "", job.extras)
+            if job[0] or job[5:] != _ONLY_WAITS:
+                break
+            args += job[1:5]
+        else:
+            return args
+        # One that does more than wait: all of them say what they do.
+        args[3:] = [9]
+        for job in jobs:
+            args += job[1:5]
+            args += (job.job_id, job.delay_ms, job.priority, "1" if job.lifo else "", job.extras)
         return args
 
     def command(self, name: str, suffixes: tuple[str, ...], *args: Any) -> tuple[Any, ...]:

@@ -16,7 +16,8 @@
 --   ARGV[2]  receipt      string  the slot whose key keeps this call's answer, or ""
 --   ARGV[3]  call         int     tells this call from earlier ones in the slot
 --   ARGV[4]  is_repeat    flag    "1": it has been sent before, and may have been heard
---   ARGV[5]  jobs         list    per job: id or "", name, data (JSON), opts (JSON), timestamp (ms), delay (ms), priority, "1" for lifo, extras (JSON) or ""
+--   ARGV[5]  fields       int     how many arguments a job has: 9, or 4 where all of them only wait
+--   ARGV[6]  jobs         list    per job: name, data (JSON), opts (JSON), timestamp (ms), id or "", delay (ms), priority, "1" for lifo, extras (JSON) or ""
 --   returns  a list: per job its id | ERR_PARENT_NOT_FOUND | ERR_PARENT_TAKEN
 --   events   added             jobId, name
 --   events   waiting           jobId
@@ -31,6 +32,8 @@
 -- children; defers_release within a flow, whose parents are looked at when all of it is there; and
 -- deduplication, the options of that name.
 --
+-- Jobs that only wait have none of what comes after the timestamp: no id, delay, priority, lifo or extras.
+--
 -- A receipt makes a call safe to repeat after a lost answer: it is kept for five minutes at
 -- <base>toril:add:<slot>, as JSON: the call's number, and its answers.
 
@@ -38,18 +41,13 @@
 --- @include "includes/max_events"
 --- @include "includes/is_open"
 --- @include "includes/wake"
---- @include "includes/set_alarm"
---- @include "includes/add_to_delayed"
---- @include "includes/add_to_prioritized"
---- @include "includes/store_job"
---- @include "includes/deduplicate"
---- @include "includes/attach_existing"
 
 local last_id, wait, prioritized, delayed, active, pc = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local marker, meta, waiting_children, events = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local base, slot, call = ARGV[1], ARGV[2], ARGV[3]
-local FIRST, FIELDS = 5, 9
-local count = (#ARGV - FIRST + 1) / FIELDS
+local fields = tonumber(ARGV[5])
+local FIRST = 6
+local count = (#ARGV - FIRST + 1) / fields
 local receipt = base .. 'toril:add:' .. slot
 if ARGV[4] == '1' then
   local kept = redis.call('GET', receipt)
@@ -65,25 +63,22 @@ local settings = redis.call('HMGET', meta, 'opts.maxLenEvents', 'paused', 'concu
 local max_len = settings[1] and max_events(meta, settings[1])
 local open = is_open(active, settings[2], settings[3])
 
--- Numbers are taken one by one where a job may be refused before it takes one.
-local is_plain, only_waits = true, count > 0
-for at = FIRST, #ARGV, FIELDS do
-  is_plain = is_plain and ARGV[at + 8] == ''
-  only_waits = only_waits and is_plain and ARGV[at] == '' and ARGV[at + 5] == '0' and ARGV[at + 6] == '0' and ARGV[at + 7] == ''
-end
-local number = is_plain and redis.call('INCRBY', last_id, count) - count or nil
-
-if only_waits then
+if fields == 4 and count > 0 then
   -- What most calls are, without the tables and questions that the others need: those cost as much as the commands.
-  local ids = {}
+  local number, ids = redis.call('INCRBY', last_id, count) - count, {}
   max_len = max_len or max_events(meta)
   for i = 1, count do
-    local at, id = FIRST + (i - 1) * FIELDS, string.format('%d', number + i)
-    local name = ARGV[at + 1]
-    redis.call('HSET', base .. id, 'name', name, 'data', ARGV[at + 2], 'opts', ARGV[at + 3], 'timestamp', ARGV[at + 4],
+    local at, id = FIRST + (i - 1) * 4, string.format('%d', number + i)
+    local name = ARGV[at]
+    redis.call('HSET', base .. id, 'name', name, 'data', ARGV[at + 1], 'opts', ARGV[at + 2], 'timestamp', ARGV[at + 3],
       'delay', '0', 'priority', '0')
     redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
-    redis.call('XADD', events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting', 'jobId', id)
+    if i < count then
+      redis.call('XADD', events, '*', 'event', 'waiting', 'jobId', id)
+    else
+      -- Cut once, it is as long as if each had cut it.
+      redis.call('XADD', events, 'MAXLEN', '~', max_len, '*', 'event', 'waiting', 'jobId', id)
+    end
     ids[i] = id
   end
   redis.call('LPUSH', wait, unpack(ids))
@@ -93,6 +88,21 @@ if only_waits then
   end
   return ids
 end
+
+-- Only from here on, since every call would pay for making these functions.
+--- @include "includes/set_alarm"
+--- @include "includes/add_to_delayed"
+--- @include "includes/add_to_prioritized"
+--- @include "includes/store_job"
+--- @include "includes/deduplicate"
+--- @include "includes/attach_existing"
+
+-- Numbers are taken one by one where a job may be refused before it takes one.
+local is_plain = true
+for at = FIRST, #ARGV, fields do
+  is_plain = is_plain and ARGV[at + 8] == ''
+end
+local number = is_plain and redis.call('INCRBY', last_id, count) - count or nil
 
 local keys = {
   id = last_id, wait = wait, prioritized = prioritized, delayed = delayed, active = active, pc = pc,
@@ -167,14 +177,14 @@ local function add(job, extras)
 end
 
 for i = 1, count do
-  local at = FIRST + (i - 1) * FIELDS
+  local at = FIRST + (i - 1) * fields
   local extras = ARGV[at + 8] ~= '' and cjson.decode(ARGV[at + 8]) or nil
   if extras then
     -- It may look at what the jobs before it have left.
     flush()
   end
   answers[i] = add({
-    id = ARGV[at], name = ARGV[at + 1], data = ARGV[at + 2], opts = ARGV[at + 3], timestamp = ARGV[at + 4],
+    name = ARGV[at], data = ARGV[at + 1], opts = ARGV[at + 2], timestamp = ARGV[at + 3], id = ARGV[at + 4],
     delay = ARGV[at + 5], priority = ARGV[at + 6], lifo = ARGV[at + 7],
   }, extras)
 end
