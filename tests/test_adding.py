@@ -112,7 +112,7 @@ async def test_many_at_once_although_answers_are_lost(
         jobs: list[Job[Any]] = await asyncio.gather(
             *(
                 producer.add("n", n, job_id=f"own-{n}") if n % 5 == 0 else producer.add("n", n)
-                for n in range(60)
+                for n in range(600)
             )
         )
         robbed.steals = lambda call: robbed.stolen < 5
@@ -120,7 +120,7 @@ async def test_many_at_once_although_answers_are_lost(
 
     assert robbed.stolen >= 4
     found = await stored(queue)
-    assert len(found) == 761
+    assert len(found) == 1_301
     assert all(found[job.id] == job.data for job in jobs)
 
 
@@ -228,8 +228,22 @@ async def test_forgotten_scripts_cost_nothing(queue: Queue) -> None:
     assert len(await stored(queue)) == 6
 
 
+@pytest.mark.parametrize("how", ["at once", "in bulk"])
+async def test_calls_behind_each_other_keep_their_order(queue: Queue, how: str) -> None:
+    """Also the first ones, which go to a server that does not have the script."""
+    await queue.connection.execute("SCRIPT", "FLUSH")
+    for _ in range(2):
+        if how == "at once":
+            jobs = await asyncio.gather(*(queue.add("n", n) for n in range(2_500)))
+        else:
+            jobs = await queue.add_bulk([("n", n) for n in range(2_500)])
+        ids = [int(job.id) for job in jobs]
+        assert ids == list(range(ids[0], ids[0] + 2_500))
+    assert await queue.get_ids("waiting", ascending=True) == [str(n) for n in range(1, 5_001)]
+
+
 async def test_large_jobs_are_cut_into_smaller_calls(queue: Queue) -> None:
-    """A call carries about a million characters, so that none holds up the server; the order stays."""
+    """A call carries a million characters, of a long list a quarter: none holds up the server; the order stays."""
     large = "x" * 300_000
     await queue.add("first")
     before = await evalshas(queue)
@@ -237,7 +251,7 @@ async def test_large_jobs_are_cut_into_smaller_calls(queue: Queue) -> None:
     assert 3 <= await evalshas(queue) - before <= 4
     before = await evalshas(queue)
     jobs += await queue.add_bulk([("n", large) for _ in range(9)])
-    assert await evalshas(queue) - before == 3
+    assert await evalshas(queue) - before == 9
 
     assert [job.id for job in jobs] == [str(n) for n in range(2, 20)]
 

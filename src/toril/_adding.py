@@ -29,12 +29,23 @@ from .scripts import NewRecord, Receipt, Scripts
 
 __all__ = ["Adder", "how_many"]
 
-# The most that one call adds; a longer list is cut, so that no call holds up the server.
-_MOST_PER_CALL: Final = 500
-_MOST_CHARACTERS_PER_CALL: Final = 1_000_000
+
+class _Size(NamedTuple):
+    """The most that one call adds."""
+
+    jobs: int
+    characters: int
+
+
+# A longer list is cut, so that no call holds up the server.
+_LARGE: Final = _Size(500, 1_000_000)
+# What leaves at once, so that the server works while others still add. A larger call is hardly cheaper by the job.
+_ENOUGH: Final = _Size(125, 250_000)
 
 # Two calls in flight keep the server busy while Python prepares the next one; more only make batches smaller.
 _CALLS_IN_FLIGHT: Final = 2
+# Unless they are large enough: then what Python does for one call, and the server for another, overlaps.
+_FULL_CALLS_IN_FLIGHT: Final = 8
 # Seconds between tries of a call whose answer was lost. It is uncertain all that time what became of the
 # jobs, so it is worth some patience; a producer that waits for us is not kept for ever either.
 _WAITS: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
@@ -75,6 +86,9 @@ class Adder:
         self._in_flight = 0
         self._is_starting = False
         self._is_sequential = True
+        # Whether the server has the script, as far as we know. Until then nothing goes behind a call: what the server
+        # has forgotten is sent again, and would come after it.
+        self._is_known = False
         self._lane: Lane | None = None
         self._give_back: Callable[[], None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -84,14 +98,13 @@ class Adder:
         """Hand in a job; the future has its id, or a refusal. Cancelling it does not call the job back."""
         future: asyncio.Future[_Answer] = self._loop.create_future()
         self._waiting.append((record, future))
-        if not self._is_starting and self._may_start():
-            if self._is_sequential and not self._in_flight:
-                # Whoever adds one job after another gains nothing from a turn of the loop.
-                self._start()
-            else:
-                # One turn later, so that everybody who is adding right now comes along.
-                self._is_starting = True
-                self._loop.call_soon(self._start)
+        if len(self._waiting) >= _ENOUGH.jobs or (self._is_sequential and not self._in_flight):
+            # Whoever adds one job after another gains nothing from a turn of the loop, nor do so many at once.
+            self._start()
+        elif not self._is_starting and self._may_start():
+            # One turn later, so that everybody who is adding right now comes along.
+            self._is_starting = True
+            self._loop.call_soon(self._start_scheduled)
         return future
 
     async def add_all(
@@ -104,12 +117,15 @@ class Adder:
         """
         taken = self._connection.take_idle(self._loop)
         calls: deque[_Call] = deque()
-        start = 0
+        start, is_full = 0, True
+        # What fits into one call is added by one: either all of it is there or nothing.
+        size = _LARGE if how_many(records, 0) == len(records) else _ENOUGH
         try:
             while start < len(records) or calls:
-                while start < len(records) and len(calls) < _CALLS_IN_FLIGHT:
-                    some = records[start : start + how_many(records, start)]
+                while start < len(records) and len(calls) < self._most(is_full):
+                    some = records[start : start + how_many(records, start, size)]
                     start += len(some)
+                    is_full = len(some) >= _ENOUGH.jobs
                     calls.append(self._call(some, taken[0] if taken else None))
                 call = calls.popleft()
                 yield call.records, await self._answers_of(call)
@@ -135,8 +151,10 @@ class Adder:
         try:
             outcome = await call.outcome
             if isinstance(outcome, list):
+                self._is_known = True
                 answers: list[_Answer] = outcome[0]
                 return answers
+            self._is_known = False
             return await self._insist(call.records, call.receipt, outcome)
         finally:
             self._free_slots.append(call.receipt.slot)
@@ -149,15 +167,27 @@ class Adder:
 
     def _may_start(self) -> bool:
         # Only calls behind each other on one connection reach the server in their order.
-        most = 1 if self._lane is None else _CALLS_IN_FLIGHT
+        most = 1 if self._lane is None else self._most(is_full=len(self._waiting) >= _ENOUGH.jobs)
         return self._in_flight < most
 
-    def _start(self) -> None:
+    def _most(self, is_full: bool) -> int:
+        """Return how many calls may be in flight on one connection."""
+        if not self._is_known:
+            return 1
+        return _FULL_CALLS_IN_FLIGHT if is_full else _CALLS_IN_FLIGHT
+
+    def _start_scheduled(self) -> None:
         self._is_starting = False
+        self._start()
+
+    def _start(self) -> None:
         if not self._waiting or not self._may_start():
             return
-        most = how_many([record for record, _ in self._waiting[:_MOST_PER_CALL]], 0)
-        batch, self._waiting = self._waiting[:most], self._waiting[most:]
+        batch, self._waiting = self._waiting, []
+        if len(batch) > 1:
+            size = _LARGE if self._in_flight < _CALLS_IN_FLIGHT else _ENOUGH
+            most = how_many([record for record, _ in batch[: size.jobs]], 0, size)
+            batch, self._waiting = batch[:most], batch[most:]
         self._is_sequential = len(batch) == 1
         receipt = self._receipt()
         records = [record for record, _ in batch]
@@ -170,9 +200,11 @@ class Adder:
 
         def answered(outcome: list[Any] | Exception) -> None:
             if isinstance(outcome, Exception):
+                self._is_known = False
                 self._release_lane()
                 self._go_on(batch, records, receipt, outcome)
             else:
+                self._is_known = True
                 self._end(batch, receipt, outcome[0])
 
         command = self._scripts.add_job_command(records, receipt)
@@ -249,9 +281,9 @@ class Adder:
             for (_, future), answer in zip(batch, outcome, strict=True):
                 if not future.done():
                     future.set_result(answer)
-        if self._waiting:
+        while self._waiting and self._may_start():
             self._start()
-        elif not self._in_flight:
+        if not self._in_flight:
             self._release_lane()
             if self._drained is not None and not self._drained.done():
                 self._drained.set_result(None)
@@ -264,11 +296,11 @@ class Adder:
         return Receipt(self._free_slots.pop(), self._calls)
 
 
-def how_many(records: Sequence[NewRecord], start: int) -> int:
+def how_many(records: Sequence[NewRecord], start: int, size: _Size = _LARGE) -> int:
     """Return how many records from `start` on go into one call: at least one, and no more than it can carry."""
     characters = 0
-    for count, record in enumerate(records[start : start + _MOST_PER_CALL]):
+    for count, record in enumerate(records[start : start + size.jobs]):
         characters += len(record.data)
-        if characters > _MOST_CHARACTERS_PER_CALL and count:
+        if characters > size.characters and count:
             return count
-    return min(len(records) - start, _MOST_PER_CALL)
+    return min(len(records) - start, size.jobs)

@@ -174,7 +174,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
     async def add_bulk(
         self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]
     ) -> list[Job[Any]]:
-        """Add many jobs, in order, in one call per 500.
+        """Add many jobs, in order: up to 500 in one call, more in calls of 125.
 
         All are checked before the first is added.
 
