@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
+import hypothesis
 import pytest
 import redis
 import redis.asyncio
@@ -20,6 +21,10 @@ from toril import ConfigurationError, Queue
 from toril.embedded import EmbeddedServer, find_binary
 
 KINDS = ("valkey", "redis")
+
+# Without a deadline: the machine may be busy with other tests, which is no fault of the example.
+hypothesis.settings.register_profile("toril", deadline=None)
+hypothesis.settings.load_profile("toril")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

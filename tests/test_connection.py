@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,6 +44,36 @@ def test_other_kinds_of_urls_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="redis://, rediss://, unix://, embedded://") as caught:
         Connection(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("connection", "says"),
+    [
+        ("redis://localhost:abc", "a port is a number up to 65535"),
+        ("redis://localhost:65536", "a port is a number up to 65535"),
+        ("redis://localhost/mine", "the number of a database"),
+        ("redis://:hunter2@localhost/0?colour=red", "there is no option 'colour' in a URL"),
+        ("unix:///socket?socket_timeout=soon", "an option has no such value"),
+        (6379, "a toril.Connection, not int"),
+        ({"host": "localhost"}, "a toril.Connection, not dict"),
+    ],
+)
+def test_what_no_connection_can_be_made_of_is_refused_at_once(connection: Any, says: str) -> None:
+    """Not by the client library, with the first call, in words that are about its own functions."""
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        Queue("tests", connection=connection)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_the_traceback_of_a_server_that_is_not_there_is_about_the_program() -> None:
+    """What the client library and asyncio did inside is left out; its message is there."""
+    async with Queue("tests", connection=f"redis://127.0.0.1:{unused_port()}") as queue:
+        with pytest.raises(ServerUnreachableError) as caught:
+            await queue.add("work")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "Connect" in shown
+    assert "site-packages/redis" not in shown
+    assert "During handling" not in shown
 
 
 async def test_a_unix_socket(server: EmbeddedServer, tmp_path: Path) -> None:

@@ -106,11 +106,11 @@ async def test_data_from_elsewhere_is_checked_before_the_run(queue: Queue) -> No
     async def book(application: Application) -> None: ...
 
     bad: list[tuple[str, Any, str]] = [
-        ("count", {"number": "1"}, "count: `number`: expected int, got str"),
-        ("count", {}, "count: `number`: missing"),
-        ("count", [1], "count: data: expected object, got array"),
-        ("count", None, "count: `number`: missing"),
-        ("book", {"application_id": "hunter2"}, "book: `application_id`: "),
+        ("count", {"number": "1"}, "processor 'count' of queue 'tests': `number`: expected int, got str"),
+        ("count", {}, "processor 'count' of queue 'tests': `number`: missing"),
+        ("count", [1], "processor 'count' of queue 'tests': data: expected object, got array"),
+        ("count", None, "processor 'count' of queue 'tests': `number`: missing"),
+        ("book", {"application_id": "hunter2"}, "processor 'book' of queue 'tests': `application_id`: "),
     ]
     async with Worker(queue, concurrency=4):
         for name, data, message in bad:
@@ -134,7 +134,9 @@ async def test_wrong_arguments_add_nothing(queue: Queue) -> None:
         return number
 
     wrong: Any = count
-    with pytest.raises(SerializationError, match="count: `number`: expected int, got str"):
+    with pytest.raises(
+        SerializationError, match="processor 'count' of queue 'tests': `number`: expected int, got str"
+    ):
         await wrong.add("1")
     with pytest.raises(TypeError, match="missing a required argument: 'number'"):
         await wrong.add()
@@ -247,8 +249,10 @@ def test_mistakes_are_found_when_decorating() -> None:
         queue.processor("a", attempts=-1)(lambda: None)
     with pytest.raises(ConfigurationError, match="timeout"):
         queue.processor("a", timeout=-1)(send_mail.function)
-    with pytest.raises(ConfigurationError, match=r"a: `\*values` has no name"):
+    with pytest.raises(ConfigurationError, match=r"processor 'a' of queue 'tests': `\*values` has no"):
         queue.processor("a")(lambda *values: None)  # pyright: ignore[reportUnknownLambdaType]
+    with pytest.raises(ConfigurationError, match=r"write @queue.processor\(\), with parentheses"):
+        queue.processor(lambda: None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert set(queue.processors) == {"send-mail"}
 
 

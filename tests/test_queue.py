@@ -288,7 +288,7 @@ CYCLE.append(CYCLE)
 )
 async def test_data_that_is_no_json_is_refused(queue: Queue, client: Client, data: Any, says: str) -> None:
     """The error names the place; nothing is written."""
-    with pytest.raises(SerializationError, match=says):
+    with pytest.raises(SerializationError, match=f"queue 'tests': job 'paint': .*{says}"):
         await queue.add("paint", data)
 
     assert await keys(client, queue) == set()

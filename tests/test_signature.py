@@ -368,10 +368,10 @@ def test_integers_inside_containers_are_checked(numbers: list[int]) -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((), {}, r"notify\(\): missing a required argument: 'application_id'"),
-        (("1",), {"colour": 1}, r"notify\(\): got an unexpected keyword argument 'colour'"),
-        (("1", 1, True), {}, r"notify\(\): too many positional arguments"),
-        (("1",), {"application_id": "2"}, r"notify\(\): multiple values for argument 'application_id'"),
+        ((), {}, r"notify: missing a required argument: 'application_id'"),
+        (("1",), {"colour": 1}, r"notify: got an unexpected keyword argument 'colour'"),
+        (("1", 1, True), {}, r"notify: too many positional arguments"),
+        (("1",), {"application_id": "2"}, r"notify: multiple values for argument 'application_id'"),
     ],
 )
 def test_a_wrong_call_is_a_type_error(args: tuple[Any, ...], kwargs: dict[str, Any], message: str) -> None:

@@ -62,6 +62,20 @@ async def events(client: Client, queue: Queue, *names: str) -> list[str]:
 # What it runs
 
 
+@pytest.mark.parametrize(
+    ("process", "says"),
+    [
+        (lambda: 1, "called with the job alone: too many positional"),
+        (lambda job, more: 1, "called with the job alone: missing a required argument: 'more'"),
+        ((lambda: (yield)), "a generator is no processor"),
+    ],
+)
+def test_a_function_that_cannot_process_is_refused_before_any_job_fails(process: Any, says: str) -> None:
+    """Each of its jobs would fail otherwise."""
+    with pytest.raises(ConfigurationError, match=says):
+        Worker("tests", process)
+
+
 async def test_an_async_function_runs_on_the_event_loop(queue: Queue) -> None:
     """It is handed the job, with its claim; what it returns is the job's result."""
 

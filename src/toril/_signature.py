@@ -289,7 +289,7 @@ class Signature:
             try:
                 self._arguments.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{self.name}(): {error}") from None
+                raise TypeError(f"{self.name}: {error}") from None
         return given
 
     def _check_default(self, parameter: inspect.Parameter, hint: Any) -> None:

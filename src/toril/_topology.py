@@ -6,10 +6,11 @@ and which node of a cluster is asked is `_cluster`'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -102,7 +103,12 @@ class Place:
         base, _, kind = parts.scheme.partition("+")
         if not kind:
             tail = f"?{urlencode(query)}" if query else ""
-            return Place("one", url.partition("?")[0] + tail)
+            place = Place("one", url.partition("?")[0] + tail)
+            if base in ("redis", "rediss"):
+                _check_address(parts, shown)
+            if query and base != "embedded":
+                _check_options(place.url, shown)
+            return place
         user, at, hosts = parts.netloc.rpartition("@")
         found = tuple(_host(text, _DEFAULT_PORTS[kind], shown) for text in hosts.split(",") if text)
         if not found:
@@ -145,6 +151,29 @@ def _checked(query: dict[str, str], shown: str) -> dict[str, str]:
             "name the authority that signed it with ssl_ca_certs=/path, or say tls_insecure=yes"
         )
     return query
+
+
+def _check_address(parts: SplitResult, shown: str) -> None:
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ConfigurationError(f"cannot connect to {shown!r}: a port is a number up to 65535") from None
+    # redis-py would quietly take another database.
+    if not (parts.path.strip("/") or "0").isdecimal():
+        raise ConfigurationError(
+            f"cannot connect to {shown!r}: after the host comes the number of a database, such as /0"
+        )
+
+
+def _check_options(url: str, shown: str) -> None:
+    """Let redis-py look at what stands behind the question mark; nothing is opened."""
+    try:
+        pool: Any = redis.asyncio.ConnectionPool.from_url(url)  # pyright: ignore[reportUnknownMemberType]
+        pool.make_connection()
+    except (TypeError, ValueError) as error:
+        unknown = re.search(r"keyword argument '(\w+)'", str(error))
+        why = f"there is no option {unknown[1]!r} in a URL" if unknown else "an option has no such value"
+        raise ConfigurationError(f"cannot connect to {shown!r}: {why}") from None
 
 
 def _host(text: str, port: int, shown: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .errors import ConfigurationError
@@ -116,8 +116,9 @@ def milliseconds(duration: Duration, what: str) -> int:
         # An integer beyond the range of floats is beyond ours.
         value = duration * 1000 if abs(duration) <= _LONGEST_MS else math.inf
     else:
+        hint = "; of a moment, what is left until then" if isinstance(duration, datetime) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(
-            f"{what} must be a timedelta or a number of seconds, got {type(duration).__name__}"
+            f"{what} must be a timedelta or a number of seconds, got {type(duration).__name__}{hint}"
         )
     if not math.isfinite(value) or not 0 <= value <= _LONGEST_MS:
         raise ConfigurationError(f"{what} must be between 0 and a hundred years")

@@ -36,6 +36,7 @@ from ._topology import Credentials, Place, make_async, make_sync
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
+    ConfigurationError,
     ConnectionLostError,
     ServerUnreachableError,
     TorilError,
@@ -77,6 +78,10 @@ class Connection:
     """
 
     def __init__(self, url: str | None = None, *, credentials: Credentials | None = None) -> None:
+        if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"a connection is a URL, such as {DEFAULT_URL!r}, or a toril.Connection, not {type(url).__name__}"
+            )
         self._url = url or os.environ.get("TORIL_URL") or DEFAULT_URL
         self._credentials = credentials
         self._place = Place.of(self._url, safe_url(self._url))
@@ -475,8 +480,10 @@ class Lane:
             )
             if not closed.done() and not opening.done():
                 # Signing in counts: what has accepted the connection may be dead behind that.
+                tls = self._owner.safe_url.startswith("rediss")
                 raise ServerUnreachableError(
-                    f"cannot reach {self._owner.safe_url} (not signed in within {_CONNECT_TIMEOUT:g} s)"
+                    f"cannot reach {self._owner.safe_url} (not signed in within {_CONNECT_TIMEOUT:g} s); is that port "
+                    f"{'for TLS? Without it the URL begins with redis://' if tls else 'not for TLS? It needs rediss://'}"
                 ) from TimeoutError("timeout while signing in")
             if closed.done():
                 raise ServerUnreachableError(
@@ -484,7 +491,10 @@ class Lane:
                 )
             self._wire = opening.result()
         except RedisError as error:
-            raise explain(error, self._owner.safe_url, ServerUnreachableError) from error
+            # Its own message says all; fifty lines from inside of redis-py and asyncio say nothing.
+            error.__suppress_context__ = True
+            cause = error.with_traceback(None)
+            raise explain(error, self._owner.safe_url, ServerUnreachableError) from cause
         finally:
             self._closed = None
             if not opening.done():

@@ -114,22 +114,23 @@ class Processor(Adder[P, R]):
         *,
         sandboxed: bool = False,
     ) -> None:
-        signature = Signature.of(function, name)
+        where = f"processor {name!r} of queue {queue.name!r}"
+        signature = Signature.of(function, where)
         if "job_id" in options:
             raise ConfigurationError(
-                f"processor {name!r}: job_id names one job; give it with .options(job_id=...).add(...)"
+                f"{where}: job_id names one job; give it with .options(job_id=...).add(...)"
             )
         if timeout is not None and not signature.is_async and not sandboxed:
             raise ConfigurationError(
-                f"processor {name!r}: timeout= needs an `async def`, since a thread cannot be stopped from outside; "
+                f"{where}: timeout= needs an `async def`, since a thread cannot be stopped from outside; "
                 "sandboxed=True runs it in a process, which can"
             )
         super().__init__(queue, name, signature, result_reader(function), options)
         self.function: Callable[..., Any] = function
-        self.timeout: float | None = None if timeout is None else milliseconds(timeout, "timeout") / 1000
-        self.target: str | None = (
-            target_of(function, f"processor {name!r} of queue {queue.name!r}") if sandboxed else None
+        self.timeout: float | None = (
+            None if timeout is None else milliseconds(timeout, f"{where}: timeout") / 1000
         )
+        self.target: str | None = target_of(function, where) if sandboxed else None
         functools.update_wrapper(self, function)
 
     @property
@@ -168,6 +169,11 @@ class Decorator:
         *,
         sandboxed: bool = False,
     ) -> None:
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            bare = "; write @queue.processor(), with parentheses" if callable(name) else ""
+            raise ConfigurationError(
+                f"queue {queue.name!r}: a processor's name is text, not {type(name).__name__}{bare}"
+            )
         self._queue = queue
         self._is_sandboxed = sandboxed
         self._name = name

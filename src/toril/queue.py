@@ -110,11 +110,19 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         self.limits: Limits = limits
         self.keys: QueueKeys = QueueKeys(prefix, name)
         self.connection: Connection = Connection.of(connection)
+        self._where = where = f"queue {name!r}"
+        if not isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{where}: limits must be Limits(...), got {type(limits).__name__}")
+        if not isinstance(default_job_options or {}, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            kind = type(default_job_options).__name__
+            raise ConfigurationError(f"{where}: default_job_options must be a dict of options, got {kind}")
         self.default_job_options: Mapping[str, Any] = dict(default_job_options or {})
-        self._where = f"queue {name!r}"
-        self._defaults = prepare({}, self.default_job_options)
+        try:
+            self._defaults = prepare({}, self.default_job_options)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: default_job_options: {error}") from None
         if self._defaults.job_id:
-            raise ConfigurationError(f"queue {name!r}: job_id cannot be a default, since it names one job")
+            raise ConfigurationError(f"{where}: job_id cannot be a default, since it names one job")
         self.clock: Clock = clock or self.connection.clock
         self.scripts: Scripts = Scripts(self.keys, self.connection)
         self.processors: dict[str, Processor[..., Any]] = {}
@@ -169,7 +177,11 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             ServerRefusedError: The server cannot store it now: it is full, read-only, or loading its data after a
                 start. Nothing was added.
         """
-        return await self.add_stored(name, dumps({} if data is None else data), self._prepare(options))
+        try:
+            stored = dumps({} if data is None else data)
+        except SerializationError as error:
+            raise SerializationError(f"{self._where}: job {name!r}: {error}") from None
+        return await self.add_stored(name, stored, self._prepare(options))
 
     async def add_bulk(
         self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]

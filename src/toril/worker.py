@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 
+from ._failures import log_failure
 from ._listeners import Listeners, WorkerEvent
 from ._loops.by_hand import fetch_by_hand
 from ._loops.claims import Claim, Settings
@@ -438,13 +439,10 @@ class Worker:
                 stalled = group.create_task(
                     supervise(queue.name, "stalled check", self._check_for_stalled, self._listeners.tell)
                 )
-                logger.info(
-                    "worker of queue %r at %s: ready, concurrency %d",
-                    queue.name,
-                    queue.connection.safe_url,
-                    settings.concurrency,
-                )
-                self._listeners.tell("ready")
+                if not stop.is_set():
+                    ready = "worker of queue %r at %s: ready, concurrency %d"
+                    logger.info(ready, queue.name, queue.connection.safe_url, settings.concurrency)
+                    self._listeners.tell("ready")
                 await stop.wait()
                 self._listeners.tell("closing")
                 stalled.cancel()
@@ -500,9 +498,9 @@ class Worker:
         await self._until_idle(fetching, _LAST_WORDS)
         if fetching.claims:
             logger.warning(
-                "queue %r: %d jobs could not be handed back; they are taken back when their locks run out",
+                "queue %r: could not hand back %s; another worker takes over when the lock has run out",
                 self.queue.name,
-                len(fetching.claims),
+                ", ".join(f"job {claim.job.id} ({claim.job.name})" for claim in fetching.claims.values()),
             )
         fetching.finish()
 
@@ -555,12 +553,13 @@ class Worker:
         if claim.trace is not None:
             claim.trace.settled(end.target, refused)
         if refused is None:
-            if logger.isEnabledFor(logging.INFO):
-                logger.info("job %s (%s) in %r: %s", job.id, job.name, self.queue.name, end.target)
             if end.target == "completed":
+                if logger.isEnabledFor(logging.INFO):
+                    logger.info("job %s (%s) in %r: completed", job.id, job.name, self.queue.name)
                 if "completed" in self._listeners:
                     self._listeners.tell("completed", job, job.return_value)
             else:
+                log_failure(job, job.stacktrace)
                 self._listeners.tell("failed", job, end.value)
         elif isinstance(refused, (PendingChildrenError, FailedChildrenError)):
             # A refused completion is a failed attempt, and children that have failed will not get better.

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from toril import __version__
+
 from .conftest import Toril
 
 COMMANDS = [
@@ -64,3 +66,9 @@ def test_importing_toril_needs_none_of_the_extras() -> None:
 def test_an_unknown_command_is_wrong_usage(toril: Toril) -> None:
     """Exit code 2."""
     assert toril("bogus").code == 2
+
+
+def test_the_version_is_told(toril: Toril) -> None:
+    """As bug reports ask for it."""
+    answer = toril("--version")
+    assert (answer.code, answer.out.strip()) == (0, f"toril {__version__}")

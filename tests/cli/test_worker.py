@@ -226,6 +226,7 @@ async def test_a_wrong_password_ends_the_worker(run: Run, server_url: str) -> No
         ("app:", "write MODULE:NAME"),
         ("nowhere:emails", "there is no module 'nowhere'"),
         ("app:nothing", "app has no 'nothing'"),
+        ("app:email", "app has no 'email'; did you mean 'emails'?"),
         ("app:number", "is int; it must be a Worker"),
         ("app:idle", "queue 'idle' has no processors"),
     ],
@@ -250,11 +251,16 @@ def test_a_wrong_target_is_wrong_usage(
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_fault_of_the_program_is_shown_as_one(start: Start, tmp_path: Path) -> None:
-    """An import that fails inside the program is not mistaken for a wrong target."""
-    (tmp_path / "broken.py").write_text("import no_such_library\n")
-    process = start("worker", "broken:emails")
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "No module named 'no_such_library'" in err
-    assert "broken.py" in err
+@pytest.mark.parametrize("mistake", ["import nothing_like_it", "def f(:", "1 / 0"])
+def test_a_program_that_cannot_be_imported_is_shown_its_own_traceback(
+    toril: Toril, tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not forty lines of the command line's machinery before it."""
+    (tmp_path / "broken.py").write_text(f"{mistake}\n")
+    monkeypatch.chdir(tmp_path)
+    answer = toril("worker", "broken:emails")
+    assert answer.code == 1
+    assert mistake in answer.err
+    assert "typer" not in answer.err
+    assert "importlib" not in answer.err
+    assert answer.err.splitlines()[-1] == "toril: 'broken:emails': importing it failed, see above"

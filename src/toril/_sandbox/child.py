@@ -206,7 +206,7 @@ def _call_of(link: _Link, order: Frame) -> Callable[[], Any]:
     try:
         if isinstance(found, Processor):
             return functools.partial(found.function, **found.arguments(job))
-        return functools.partial(found, **Signature.of(found, job.name).arguments(job))
+        return functools.partial(found, **Signature.of(found, f"processor {job.name!r}").arguments(job))
     except SerializationError as error:
         # The same data will fit no better next time.
         raise UnrecoverableError(str(error)) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -46,7 +47,7 @@ logger = logging.getLogger("toril.worker")
 
 
 def check_process(process: object, where: str) -> None:
-    """Refuse what is neither a function nor the text that names one.
+    """Refuse what is neither a function of the job nor the text that names one.
 
     Raises:
         ConfigurationError: It is neither.
@@ -56,6 +57,16 @@ def check_process(process: object, where: str) -> None:
         raise ConfigurationError(
             f"{where}: process must be a function, or its 'package.module:name' as text; got {type(process).__name__}"
         )
+    if callable(process):
+        body = process if inspect.isroutine(process) else type(process).__call__
+        if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+            raise ConfigurationError(f"{where}: a generator is no processor; return the result instead")
+        try:
+            inspect.signature(process).bind(None)
+        except TypeError as error:
+            raise ConfigurationError(f"{where}: process is called with the job alone: {error}") from None
+        except ValueError:
+            pass  # Some builtins do not tell what they take.
 
 
 def check_sandboxes(queue: Queue, process: object) -> None:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from toril import __version__
 from toril.cli import cron, doctor, job, queue, server, watching, why, worker
 from toril.cli.output import steady_streams
 
 __all__ = ["app"]
 
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"toril {__version__}")
+        raise typer.Exit
+
+
+def _begin(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    steady_streams()
+
+
 app = typer.Typer(
-    callback=steady_streams,
+    callback=_begin,
     help="A job queue on Redis or Valkey that shares its queues with BullMQ.",
     no_args_is_help=True,
     # A traceback with local variables would print payloads and passwords.

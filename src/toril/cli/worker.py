@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import importlib
 import importlib.util
 import json
@@ -10,14 +11,15 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
 from toril import ConfigurationError, Queue, TorilError, Worker
-from toril.cli.common import USAGE, Json, Url, complain, errors_explained
+from toril.cli.common import PROBLEM, USAGE, Json, Url, complain, errors_explained
 
 __all__ = ["worker"]
 
@@ -123,13 +125,31 @@ def _resolve(target: str) -> object:
                 f"{target!r}: there is no module {error.name!r}, neither in {os.getcwd()} nor installed",
                 USAGE,
             )
+        _tell_failed_import(target, error)
+    except TorilError:
         raise
+    except Exception as error:
+        _tell_failed_import(target, error)
     for part in path.split("."):
         try:
             value = getattr(value, part)
         except AttributeError:
-            complain(f"{target!r}: {module_name} has no {path!r}", USAGE)
+            near = difflib.get_close_matches(part, dir(value), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            complain(f"{target!r}: {module_name} has no {path!r}{hint}", USAGE)
     return value
+
+
+def _tell_failed_import(target: str, error: Exception) -> NoReturn:
+    """End with the traceback of a program's own mistake, from where the program begins."""
+    begin = error.__traceback__
+    while begin is not None and (
+        begin.tb_frame.f_code.co_filename in (__file__, importlib.__file__)
+        or begin.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        begin = begin.tb_next
+    traceback.print_exception(type(error), error, begin)
+    complain(f"{target!r}: importing it failed, see above", PROBLEM)
 
 
 def _members(target: str, value: object) -> Iterator[Worker | Queue]:
