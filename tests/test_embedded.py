@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import json
 import os
 import signal
@@ -112,6 +113,23 @@ def test_a_server_answers_at_its_url_and_never_evicts() -> None:
         assert link.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert link.config_get("bind") == {"bind": "127.0.0.1"}
         assert server.is_running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the C library's allocator does as well")
+def test_a_server_allocates_with_jemalloc_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As servers from a package do. What the user preloads is left as it is, and the library may be missing."""
+    if ctypes.util.find_library("jemalloc") is None:
+        pytest.skip("libjemalloc.so.2 is not installed: apt-get install libjemalloc2")
+
+    def libraries() -> str:
+        with EmbeddedServer() as server:
+            assert server.pid is not None
+            return Path(f"/proc/{server.pid}/maps").read_text()
+
+    assert "libjemalloc" in libraries()
+    monkeypatch.setenv("LD_PRELOAD", "")
+    if embedded.find_binary().name == "valkey-server":
+        assert "libjemalloc" not in libraries()
 
 
 def test_stopping_ends_the_server_and_removes_its_temporary_directory() -> None:

@@ -35,6 +35,11 @@ LOG_LIMIT_BYTES = 4 * 1024 * 1024
 STOP_SECONDS = 30.0
 """How long a server may take to save its data before it is killed."""
 
+# Where Debian, Fedora and Alpine have it; asking the linker's cache would start a program.
+_JEMALLOC = tuple(
+    f"/usr/{library}/libjemalloc.so.2" for library in (f"lib/{os.uname().machine}-linux-gnu", "lib64", "lib")
+)
+
 
 def main(specification: str) -> int:
     """Run one server until nobody uses it, or SIGTERM.
@@ -96,6 +101,7 @@ class Keeper:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._directory,
+                env=_environment(),
                 preexec_fn=self._follow_keeper,
             )
         self._publish(self._server.pid)
@@ -140,6 +146,19 @@ class Keeper:
     def _follow_keeper(self) -> None:
         if sys.platform == "linux":
             self._libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _environment() -> dict[str, str]:
+    """Let the server allocate with jemalloc where the system has it, as servers from a package do.
+
+    The wheel's is built for the C library's allocator, which needs a third more time for each job of a million.
+    """
+    environment = dict(os.environ)
+    if sys.platform == "linux" and "LD_PRELOAD" not in environment:
+        found = next(filter(os.path.exists, _JEMALLOC), None)
+        if found is not None:
+            environment["LD_PRELOAD"] = found
+    return environment
 
 
 if __name__ == "__main__":
