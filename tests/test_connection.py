@@ -28,7 +28,9 @@ from toril import (
     ServerRefusedError,
     ServerUnreachableError,
 )
+from toril._clients import MOST_LANES
 from toril._faults import explain
+from toril._server import look_at_server
 from toril.connection import CALL_TIMEOUT
 from toril.embedded import EmbeddedServer
 
@@ -143,6 +145,42 @@ async def test_a_silent_server_is_given_up(server_url: str) -> None:
         assert not lane.is_open
         assert await lane.execute("PING") == "PONG"
         await lane.close()
+
+
+async def test_a_long_line_for_a_connection_is_no_fault(
+    server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who stands behind many calls waits for all of them, as long as those are answered; else it is given up."""
+    monkeypatch.setattr("toril.connection.CALL_TIMEOUT", 1.0)
+    async with Connection(server_url) as connection:
+        # Six turns of 0.3 s each.
+        block = ("BLPOP", f"{prefix}:none", 0.3)
+        answers = await asyncio.gather(*(connection.execute(*block) for _ in range(6 * MOST_LANES)))
+        assert answers == [None] * len(answers)
+
+        held = [
+            asyncio.ensure_future(connection.execute("BLPOP", f"{prefix}:none", 0)) for _ in range(MOST_LANES)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(ServerUnreachableError, match=f"all {MOST_LANES} connections have been busy"):
+            await connection.execute("PING")
+        for call in held:
+            call.cancel()
+        await asyncio.wait(held)
+        assert await connection.execute("PING") == "PONG"
+
+
+async def test_many_who_ask_the_same_at_once_ask_once(server_url: str, client: Client) -> None:
+    """Workers that start together: one answer for all; who comes later asks anew, also after a fault."""
+    async with Connection(server_url) as connection:
+        await client.config_resetstat()
+        await asyncio.gather(*(look_at_server(connection) for _ in range(100)))
+        assert (await client.info("commandstats"))["cmdstat_info"]["calls"] == 1
+        assert "redis_version" in await connection.ask_together("INFO")
+        with pytest.raises(ServerRefusedError):
+            await connection.ask_together("NO-SUCH-COMMAND")
+        with pytest.raises(ServerRefusedError):
+            await connection.ask_together("NO-SUCH-COMMAND")
 
 
 async def test_a_lane_is_closed_while_it_opens() -> None:

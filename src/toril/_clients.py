@@ -24,8 +24,8 @@ class LoopClients:
     """What one event loop has opened, of one `Connection`."""
 
     __slots__ = (
-        *("_taken", "_waiting", "client", "idle", "is_closed", "knows_time", "lanes", "learning"),
-        "sentinels",
+        *("_answered", "_taken", "_waiting", "asking", "client", "idle", "is_closed", "knows_time", "lanes"),
+        *("learning", "sentinels"),
     )
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -39,7 +39,10 @@ class LoopClients:
         self.is_closed = False
         self.knows_time = False
         self.learning: asyncio.Task[None] | None = None
+        self.asking: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
         self._taken = 0
+        # When somebody who gave way to another had an answer.
+        self._answered = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def moved(self, primary: Address) -> None:
@@ -61,29 +64,43 @@ class LoopClients:
         return True
 
     async def take(self, patience: float) -> None:
-        """Wait for the right to use a connection, for so many seconds.
+        """Wait for the right to use a connection.
 
         Raises:
-            TimeoutError: All have been busy for too long.
+            TimeoutError: All have been busy for so many seconds, and no call on them had an answer meanwhile.
         """
         if self.take_now():
             return
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting.append(turn)
+        since = loop.time()
         try:
-            async with asyncio.timeout(patience):
-                await turn
+            while not turn.done():
+                # Behind many others it is a long wait, and no fault, as long as they get what they want.
+                left = max(since, self._answered) + patience - loop.time()
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait((turn,), timeout=left)
         except BaseException:
-            if turn.done() and not turn.cancelled():
+            if not turn.done():
+                turn.cancel()
+            else:
                 # It came, and we are not here any more to use it.
-                self.release()
+                self.release(was_answered=False)
             raise
 
-    def release(self) -> None:
-        """Give the right to the next."""
+    def release(self, *, was_answered: bool) -> None:
+        """Give the right to the next.
+
+        Args:
+            was_answered: The server has been heard meanwhile.
+        """
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
+                if was_answered:
+                    self._answered = asyncio.get_running_loop().time()
                 turn.set_result(None)
                 return
         self._taken -= 1

@@ -24,7 +24,7 @@ async def look_at_server(connection: Connection, *, skip_version_check: bool = F
         TorilError: It cannot be reached.
     """
     try:
-        text: str = await connection.execute("INFO")
+        text: str = await connection.ask_together("INFO")
     except AuthenticationError:
         # INFO is not among this user's rights; `toril doctor` says so.
         return

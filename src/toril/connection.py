@@ -133,6 +133,16 @@ class Connection:
         finally:
             self._give_back(clients, lane)
 
+    async def ask_together(self, *question: Any) -> Any:
+        """As `execute`, for what many ask at once: who comes while it is on its way gets the same answer."""
+        asking = self._of_loop().asking
+        task = asking.get(question)
+        if task is None:
+            task = asking[question] = asyncio.get_running_loop().create_task(self.execute(*question))
+            # They may all be gone by then, and its error is no news to anybody.
+            task.add_done_callback(lambda task: (asking.pop(question), task.cancelled() or task.exception()))
+        return await asyncio.shield(task)
+
     async def execute_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send several commands at once and return their answers in order. Others' may come in between.
 
@@ -297,12 +307,12 @@ class Connection:
             await clients.take(CALL_TIMEOUT)
         except TimeoutError as error:
             raise ServerUnreachableError(
-                f"{self.safe_url}: all {MOST_LANES} connections have been busy for {CALL_TIMEOUT:g} s"
+                f"{self.safe_url}: all {MOST_LANES} connections have been busy for {CALL_TIMEOUT:g} s without an answer"
             ) from error
         return clients.idle.pop() if clients.idle else self.lane()
 
     def _give_back(self, clients: LoopClients, lane: Lane) -> None:
-        clients.release()
+        clients.release(was_answered=lane.is_open)
         if clients.is_closed:
             lane.abort()
         elif lane.is_open:
