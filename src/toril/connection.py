@@ -573,4 +573,16 @@ def _settings(url: str) -> dict[str, Any]:
         "socket_connect_timeout": _CONNECT_TIMEOUT,
         "socket_timeout": CALL_TIMEOUT,
         "health_check_interval": 0,
+        **_driver(),
     }
+
+
+@functools.cache
+def _driver() -> dict[str, Any]:
+    # What a connection calls itself. redis-py would look for its own version among the installed packages, for each
+    # connection anew, which takes longer than all else that opening one takes.
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:
+        return {}
+    return {"driver_info": DriverInfo()}
