@@ -131,7 +131,7 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
             raise SerializationError(f"{what}: NaN and Infinity are not JSON; use None")
     elif depth >= MAX_DEPTH:
         raise SerializationError(f"{what}: nested deeper than {MAX_DEPTH} levels, or contains itself")
-    elif _is_mapping(value):
+    elif kind is dict or _is_mapping(value):
         for key, item in value.items():
             if type(key) is not str:
                 _ensure_keys(value, what)

@@ -201,19 +201,17 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         adder = await self._adder()
         records: list[NewRecord] = []
         durability: str | None = None
+        now_ms = self.clock.now_ms()
         for index, job in enumerate(members):
             try:
                 data = dumps({} if job.data is None else job.data)
                 options = self._prepare(job.options)
-                records.append(self._record(job.name, data, options))
+                records.append(self._record(job.name, data, options, now_ms))
             except (ConfigurationError, SerializationError) as error:
                 raise type(error)(f"job {index} of the list: {error}") from None
-            # All go over one connection, so the list is as durable as its most demanding job.
-            durability = (
-                "fsynced"
-                if "fsynced" in (durability, options.durability)
-                else (durability or options.durability)
-            )
+            if options.durability is not None and durability != "fsynced":
+                # All go over one connection, so the list is as durable as its most demanding job.
+                durability = options.durability
         if self.tracing is None:
             return await self._add_all(adder, records, durability)
         names = [record.name for record in records]
@@ -328,7 +326,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         except ConfigurationError as error:
             raise ConfigurationError(f"queue {self.name!r}: {error}") from None
 
-    def _record(self, name: str, data: str, options: PreparedOptions) -> NewRecord:
+    def _record(self, name: str, data: str, options: PreparedOptions, now_ms: int | None = None) -> NewRecord:
         check_job_name(name, self._where)
         if options.size_limit is not None:
             check_size(
@@ -343,7 +341,9 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
                 f"queue {self.name!r}: options of job {name!r}",
                 "Limits.options",
             )
-        timestamp = self.clock.now_ms() if options.timestamp is None else options.timestamp
+        timestamp = options.timestamp
+        if timestamp is None:
+            timestamp = self.clock.now_ms() if now_ms is None else now_ms
         return NewRecord(
             options.job_id,
             name,
@@ -386,8 +386,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             "data": record.data,
             "opts": record.options,
             "timestamp": str(record.timestamp),
-            "delay": str(record.delay_ms),
-            "priority": str(record.priority),
+            "delay": str(record.delay_ms) if record.delay_ms else "0",
+            "priority": str(record.priority) if record.priority else "0",
         }
         if record.extras:
             extras: dict[str, Any] = loads(record.extras)
