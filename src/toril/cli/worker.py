@@ -71,6 +71,7 @@ def worker(
     """Run workers until SIGTERM or Ctrl-C. Running jobs may end within the grace; a second signal ends it at once.
 
     Each job is logged to stderr as it becomes active, completed or failed; with --json a line is an object.
+    The event loop is uvloop's where uvloop is installed.
     """
     if url is not None:
         # The program's queues look there themselves, as it is imported.
