@@ -122,7 +122,7 @@ $(BENCHED) $(HARMED): | $(BIN)/python
 	@touch $@
 
 interop/node_modules/.package-lock.json: interop/package-lock.json
-	@echo 'Installing BullMQ and bull-board for Node.js ...'
+	@echo 'Installing BullMQ, bull-board and axe-core for Node.js ...'
 	@# Not `npm ci`: it wants the native parts for all platforms in the lock file, and not every registry has them.
 	@npm install --no-save --prefix interop --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -19,6 +19,7 @@ __all__ = ["Browser", "browser", "needs_browser"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
+AXE = Path(__file__).parents[1] / "interop" / "node_modules" / "axe-core" / "axe.min.js"
 
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None,
@@ -67,6 +68,27 @@ class Browser:
         # Wherever the last click left the pointer, no button is to look pressed or focused.
         self.driver.execute_script("document.activeElement?.blur(); window.scrollTo(0, 0)")
         self.driver.save_screenshot(str(self._pictures / f"{name}.png"))
+
+    def look_as(self, width: int, scheme: str) -> None:
+        """Be a window, or a telephone, of this width, for somebody who likes pages light or dark."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds on the page that keeps people out, and whether it scrolls sideways."""
+        if not AXE.exists():
+            pytest.skip("axe-core is not installed: npm ci --prefix interop")
+        self.driver.execute_script(AXE.read_text())
+        found: list[str] = self.driver.execute_async_script(
+            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(results => done("
+            "results.violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.target} (${rule.help})`))))"
+        )
+        page = "document.documentElement"
+        if self.driver.execute_script(f"return {page}.scrollWidth > {page}.clientWidth"):
+            found.append("it scrolls sideways")
+        return [f"{self.driver.current_url}: {barrier}" for barrier in found]
 
     def complaints(self) -> list[str]:
         """What the console holds against the pages, such as a breach of their security policy."""

@@ -136,3 +136,56 @@ def test_a_new_mail_appears_on_the_open_page(runner: Running, open_browser: Call
     claire.click("button", "Apply for this shift")
     reader.find(".mails .subject", "Claire Tremblay applied for")
     assert reader.complaints() == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_no_page_keeps_anybody_out(
+    runner: Running, open_browser: Callable[[], Browser], width: int, scheme: str
+) -> None:
+    """Contrast, labels, headings, landmarks: axe-core finds nothing, and nothing is wider than the window."""
+    platform, catcher = runner.description["platform"], runner.description["mail"]
+    reader = open_browser()
+    reader.look_as(width, scheme)
+    found: list[str] = []
+
+    def look(path: str, selector: str = "h1", text: str = "") -> None:
+        reader.driver.get(path if path.startswith("http") else platform + path)
+        reader.find(selector, text)
+        found.extend(reader.barriers())
+
+    def sign_in(person: str) -> None:
+        reader.driver.delete_all_cookies()
+        look("/sign-in")
+        reader.click("button.person", person)
+        reader.find("form.who")
+
+    look("/sign-in")
+    reader.click("form.panel button", "Sign in")
+    reader.find(".error")
+    found += reader.barriers()
+    look("/nowhere", "h1", "There is nothing here")
+
+    sign_in("Dana Kim")
+    look("/shifts", ".card")
+    shift = reader.find("a.card-link").get_attribute("href") or ""
+    look(shift)
+    look("/shifts?rate=80&region=CA-MB", ".empty")
+    look("/applications", ".card")
+    look("/pharmacy", "h1")
+
+    sign_in("Mira Castellan")
+    look("/pharmacy", ".schedule")
+    look(reader.find("a.row-link", "applicant").get_attribute("href") or "", "#applicants")
+    look("/pharmacy/shifts/new", "#rate")
+    reader.driver.execute_script("document.querySelector('#rate').value = 'much'")
+    reader.click("form.panel button", "Post the shift")
+    reader.find("#rate-error")
+    found += reader.barriers()
+    look("/pharmacy/reports", "tbody a")
+    look(reader.find("tbody a").get_attribute("href") or "", ".tiles")
+
+    sign_in("Sam Okonedo")
+    look("/operations", "table")
+    look(catcher, ".mails a")
+    look(reader.find(".mails a").get_attribute("href") or "", "pre")
+    assert found == []
