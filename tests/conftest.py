@@ -17,13 +17,16 @@ import pytest
 import redis
 import redis.asyncio
 
+from tests.fuzz import examples
 from toril import ConfigurationError, Queue
 from toril.embedded import EmbeddedServer, find_binary
 
 KINDS = ("valkey", "redis")
 
 # Without a deadline: the machine may be busy with other tests, which is no fault of the example.
-hypothesis.settings.register_profile("toril", deadline=None)
+hypothesis.settings.register_profile(
+    "toril", parent=hypothesis.settings(), deadline=None, max_examples=examples(100)
+)
 hypothesis.settings.load_profile("toril")
 
 

@@ -313,7 +313,7 @@ async def test_data_that_is_no_json_is_refused(queue: Queue, client: Client, dat
         ({"backoff": Fixed(1, jitter=2)}, "jitter"),
         ({"backoff": Custom("fixed")}, "name of its own"),
         ({"remove_on_complete": "yes"}, "remove_on_complete must be"),
-        ({"remove_on_fail": -1}, "remove_on_fail must not be negative"),
+        ({"remove_on_fail": -1}, "remove_on_fail must be between 0"),
         ({"remove_on_fail": KeepJobs()}, "needs a count or an age"),
         ({"timestamp": 5}, "timestamp must be between"),
         ({"job_id": "7"}, "is an integer"),

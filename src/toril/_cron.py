@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from ._shown import shown
 from .errors import ConfigurationError
 
 __all__ = ["Cron", "local_zone", "zone"]
@@ -53,7 +54,7 @@ class _Field:
         if text.lower() in self.names:
             return self.names.index(text.lower()) + self.low
         if not re.fullmatch(r"[0-9]{1,4}", text):
-            raise ValueError(f"{text!r} is no {self.name}")
+            raise ValueError(f"{shown(text)} is no {self.name}")
         if not self.low <= int(text) <= self.high:
             raise ValueError(f"{self.name} {text} is not between {self.low} and {self.high}")
         return int(text)
@@ -195,6 +196,8 @@ def zone(name: str) -> tzinfo:
     Raises:
         ConfigurationError: There is none of this name here.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"a time zone must be text, as 'Europe/Stockholm', got {shown(name)}")
     # The system's zone files also hold `localtime` and the like, which are other zones on other machines.
     try:
         return ZoneInfo(name)
@@ -203,7 +206,7 @@ def zone(name: str) -> tzinfo:
     if name.lower() == "utc":
         return UTC
     raise ConfigurationError(
-        f"no time zone {name!r} on this machine; names look like 'Europe/Stockholm', "
+        f"no time zone {shown(name)} on this machine; names look like 'Europe/Stockholm', "
         "and where the system has no time zones, `pip install tzdata` brings them"
     )
 
@@ -246,7 +249,7 @@ def _parse(pattern: str) -> Cron:
         expression = " ".join(fields)
         CronSim(expression, datetime(2000, 1, 1))
     except (ValueError, CronSimError) as error:
-        raise ConfigurationError(f"cron pattern {pattern!r}: {error}") from None
+        raise ConfigurationError(f"cron pattern {shown(pattern)}: {error}") from None
     return Cron(pattern, expression, fields[2] == "*")
 
 
@@ -265,12 +268,12 @@ def _expand(word: str, field: _Field) -> str:
         elif field.high == 7 and "#" in item:
             day, _, which = item.partition("#")
             if "," in word or which not in {"1", "2", "3", "4", "5"}:
-                raise ValueError(f"{word!r} must name one day and one of its five occurrences")
+                raise ValueError(f"{shown(word)} must name one day and one of its five occurrences")
             others.append(f"{field.number(day) % 7}#{which}")
         else:
             numbers += _numbers(item, field)
     if len(set(numbers)) < len(numbers):
-        raise ValueError(f"{field.name} {word!r} names something twice")
+        raise ValueError(f"{field.name} {shown(word)} names something twice")
     if word in {"*", "?"} or (field.name == "hour" and len(numbers) == 24):
         return "*"
     return ",".join([*map(str, sorted(numbers)), *others])
@@ -279,17 +282,17 @@ def _expand(word: str, field: _Field) -> str:
 def _numbers(item: str, field: _Field) -> list[int]:
     span, slash, step_text = item.partition("/")
     if not span or (slash and not re.fullmatch(r"[0-9]{1,4}", step_text)):
-        raise ValueError(f"{item!r} is no {field.name}")
+        raise ValueError(f"{shown(item)} is no {field.name}")
     step = int(step_text) if slash else 1
     if step == 0:
-        raise ValueError(f"{item!r}: every 0 is never")
+        raise ValueError(f"{shown(item)}: every 0 is never")
     if span in {"*", "?"}:
         low, high = field.low, field.high
     elif "-" in span:
         first, _, last = span.partition("-")
         low, high = field.number(first), field.number(last)
         if low > high:
-            raise ValueError(f"{item!r} runs backwards; write two ranges")
+            raise ValueError(f"{shown(item)} runs backwards; write two ranges")
     else:
         low = field.number(span)
         high = field.high if slash else low

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ._cron import Cron, local_zone, zone
+from ._shown import shown
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,6 +79,6 @@ def _asked(strategy: RepeatStrategy, scheduler: JobScheduler, ms: int) -> int | 
         # A run that is due at once, again and again, would never end.
         raise ConfigurationError(
             f"repeat_strategy must return a time after the one that it is given, as a datetime or in epoch ms; "
-            f"for pattern {scheduler.pattern!r} it returned {answer!r}"
+            f"for pattern {scheduler.pattern!r} it returned {shown(answer)}"
         )
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ._shown import shown
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Custom:
     def stored(self) -> dict[str, Any]:
         """Return the form that stands in the job's options."""
         if not isinstance(self.type, str) or self.type in ("", "fixed", "exponential"):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"Custom backoff needs a name of its own, not {self.type!r}")
+            raise ConfigurationError(f"Custom backoff needs a name of its own, got {shown(self.type)}")
         return _stored(self.type, milliseconds(self.delay, "backoff delay"), self.jitter)
 
 
@@ -121,7 +122,7 @@ def milliseconds(duration: Duration, what: str) -> int:
             f"{what} must be a timedelta or a number of seconds, got {type(duration).__name__}{hint}"
         )
     if not math.isfinite(value) or not 0 <= value <= _LONGEST_MS:
-        raise ConfigurationError(f"{what} must be between 0 and a hundred years")
+        raise ConfigurationError(f"{what} must be between 0 and a hundred years, in seconds")
     return round(value)
 
 
@@ -170,7 +171,7 @@ def _number(value: object) -> float:
 
 def _stored(kind: str, delay_ms: int, jitter: float) -> dict[str, Any]:
     if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"backoff jitter must be between 0 and 1, got {jitter}")
+        raise ConfigurationError(f"backoff jitter must be between 0 and 1, got {shown(jitter)}")
     stored: dict[str, Any] = {"type": kind, "delay": delay_ms}
     if jitter:
         stored["jitter"] = jitter

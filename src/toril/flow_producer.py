@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from redis.exceptions import RedisError
 
 from ._faults import explain
+from ._shown import shown
 from ._tracing import About, Tracing, traced, with_metadata
 from .codec import dumps
 from .connection import Connection
@@ -277,16 +278,33 @@ class FlowProducer:
         return queue
 
     def _node(self, flow: FlowJob, parent: Parent | None, depth: int) -> _Node:
+        if not isinstance(flow, FlowJob):  # pyright: ignore[reportUnnecessaryIsInstance]
+            above = "a flow" if parent is None else f"job {parent.id!r}: its children"
+            raise ConfigurationError(f"{above} must be made of FlowJob(...), got {shown(flow)}")
         if depth > _DEEPEST:
-            raise ConfigurationError(f"job {flow.name!r}: a flow is at most {_DEEPEST} levels deep")
-        queue = self._queue(flow.queue, flow.prefix or self.prefix)
-        options: dict[str, Any] = {**flow.options}
+            raise ConfigurationError(
+                f"job {shown(flow.name)} in queue {shown(flow.queue)}: a flow is at most {_DEEPEST} levels deep"
+            )
+        try:
+            queue = self._queue(flow.queue, flow.prefix or self.prefix)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"job {shown(flow.name)}: {error}") from None
+        where = f"job {shown(flow.name)} in queue {flow.queue!r}"
+        if flow.options and not isinstance(flow.options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"{where}: options must be a mapping of names to values, got {shown(flow.options)}"
+            )
+        if not isinstance(flow.children, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"{where}: children must be a list of FlowJob, got {shown(flow.children)}"
+            )
+        options: dict[str, Any] = {**(flow.options or {})}
         if parent is not None:
             if "parent" in options:
-                raise ConfigurationError(f"job {flow.name!r}: its parent is the job above it in the flow")
+                raise ConfigurationError(f"{where}: its parent is the job above it in the flow")
             options["parent"] = parent
         if flow.children and "deduplication" in options:
-            raise ConfigurationError(f"job {flow.name!r}: a job with children cannot be deduplicated")
+            raise ConfigurationError(f"{where}: a job with children cannot be deduplicated")
         record, extras = queue.new_record(flow.name, flow.data, options)
         job_id = record.job_id or str(uuid.uuid4())
         extras = {**extras, "defers_release": True}

@@ -10,13 +10,24 @@ pending job is gone, and mend them (`mend_job_schedulers`).
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from ._repeating import LATEST_DATE_MS, RepeatStrategy, next_fire
+from ._repeating import RepeatStrategy, next_fire
+from ._scheduler_checks import (
+    LEGACY,
+    LEGACY_ID,
+    check,
+    check_id,
+    checked_name,
+    date_ms,
+    interval,
+    template_of,
+    whole,
+)
+from ._shown import shown
 from ._tracing import NoStep, Tracing, traced, with_metadata
 from .backoff import Duration, milliseconds
 from .clock import Clock
@@ -26,7 +37,7 @@ from .errors import ConfigurationError, ConnectionLostError, SerializationError
 from .job import Job
 from .keys import QueueKeys
 from .limits import Limits, check_size
-from .options import JobOptions, prepare
+from .options import JobOptions
 from .scripts import NextRun, Scripts
 from .telemetry import Attribute, SpanKind
 
@@ -43,29 +54,8 @@ the last of them is made up for. `all`: all of them are, one after another.
 """
 
 _MISSED: Final[dict[str, Missed]] = {"skip": "skip", "once": "once", "all": "all"}
-# What a run gets from its scheduler, or cannot have.
-_NOT_FOR_TEMPLATES: Final = frozenset(
-    {
-        "job_id",
-        "delay",
-        "timestamp",
-        "deduplication",
-        "durability",
-        "parent",
-        "fail_parent_on_failure",
-        "continue_parent_on_failure",
-        "ignore_dependency_on_failure",
-        "remove_dependency_on_failure",
-    }
-)
 # How many schedulers one call looks at.
 _MOST_PER_LOOK: Final = 100
-# Keys of repeatable jobs of BullMQ 5, `name:id:end date:zone:pattern or interval`, which 6 no longer plans.
-_LEGACY_ID: Final = re.compile(r"[^:]*:[^:]*:[0-9]*:[^:]*:(?:.* .*|[0-9]+)")
-_LEGACY: Final = (
-    "{0!r} is the key of a repeatable job of BullMQ 5, which is planned no longer; "
-    "remove_job_scheduler({0!r}) takes it away, upsert_job_scheduler with an id of your own replaces it"
-)
 
 logger = logging.getLogger("toril.scheduler")
 
@@ -208,27 +198,28 @@ class JobSchedulers:
             SchedulerSlotError: Other jobs of this scheduler stand where its next run would; nothing has changed.
             ConnectionLostError: No answer came twice. It is safe to repeat.
         """
-        where = f"job scheduler {scheduler_id!r} in queue {self.keys.queue!r}"
-        _check_id(scheduler_id, where)
+        where = f"job scheduler {shown(scheduler_id)} in queue {self.keys.queue!r}"
+        check_id(scheduler_id, where)
         await self.connection.learn_time()
         now_ms = self.clock.now_ms()
         definition = JobScheduler(
             id=scheduler_id,
-            name=_checked_name(name or scheduler_id, where),
+            name=checked_name(name or scheduler_id, where),
             next_ms=0,
-            every_ms=None if every is None else _interval(every, where),
+            every_ms=None if every is None else interval(every, where),
             pattern=pattern,
             tz=(tz or "UTC") if pattern is not None else tz,
-            limit=None if limit is None else _whole(limit, where),
-            start_ms=None if start_date is None else _date_ms(start_date, f"{where}: start_date"),
-            end_ms=None if end_date is None else _date_ms(end_date, f"{where}: end_date"),
+            limit=None if limit is None else whole(limit, where),
+            start_ms=None if start_date is None else date_ms(start_date, f"{where}: start_date"),
+            end_ms=None if end_date is None else date_ms(end_date, f"{where}: end_date"),
             offset_ms=None if offset is None else milliseconds(offset, f"{where}: offset"),
             missed=missed,
         )
-        _check(definition, immediately, now_ms, where, is_cron=self.repeat_strategy is None)
+        check(definition, immediately, now_ms, where, is_cron=self.repeat_strategy is None)
         text = dumps({} if data is None else data, f"{where}: data")
         check_size(text, self.limits.data, f"{where}: data", "Limits.data")
-        template = _template(options or {}, self.default_job_options, where)
+        template = template_of(options, self.default_job_options, where)
+        check_size(dumps(template), self.limits.options, f"{where}: options", "Limits.options")
         next_ms: int | None = None
         if definition.pattern is not None:
             try:
@@ -331,8 +322,8 @@ async def plan_next_run(queue: Queue, job: Job[Any], tracing: Tracing | None = N
     count, missed = await queue.connection.execute(
         "HMGET", queue.keys.key(f"repeat:{scheduler_id}"), "ic", "missed"
     )
-    if count is None and _LEGACY_ID.fullmatch(scheduler_id):
-        raise LegacyRepeatError(f"queue {queue.name!r}: {_LEGACY.format(scheduler_id)}")
+    if count is None and LEGACY_ID.fullmatch(scheduler_id):
+        raise LegacyRepeatError(f"queue {queue.name!r}: {LEGACY.format(scheduler_id)}")
     fields = {name: str(value) for name, value in cast("dict[str, Any]", repeat).items() if value is not None}
     planned = read_int(job.id.rpartition(":")[2])
     definition = JobScheduler.from_record(
@@ -480,100 +471,6 @@ def _fields(scheduler: JobScheduler, data: str, template: Mapping[str, Any]) -> 
     if scheduler.missed != "skip":
         fields["missed"] = scheduler.missed
     return [part for pair in fields.items() for part in pair]
-
-
-def _template(options: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
-    for option in options:
-        if option in _NOT_FOR_TEMPLATES:
-            raise ConfigurationError(f"{where}: its jobs cannot have the option {option!r}")
-    kept = {name: value for name, value in defaults.items() if name not in _NOT_FOR_TEMPLATES}
-    try:
-        stored = prepare(options, kept).stored
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
-    template: dict[str, Any] = loads(stored)
-    if "attempts" not in options and "attempts" not in kept:
-        del template["attempts"]
-    return template
-
-
-def _check(scheduler: JobScheduler, immediately: bool, now_ms: int, where: str, *, is_cron: bool) -> None:
-    if (scheduler.every_ms is None) == (scheduler.pattern is None):
-        raise ConfigurationError(f"{where}: it needs either every or a pattern")
-    if scheduler.pattern is not None:
-        words = scheduler.pattern.split() if isinstance(scheduler.pattern, str) else []  # pyright: ignore[reportUnnecessaryIsInstance]
-        if is_cron and len(words) not in {5, 6} and not scheduler.pattern.startswith("@"):
-            raise ConfigurationError(
-                f"{where}: cron pattern {scheduler.pattern!r} must have five fields, or six with the seconds first"
-            )
-        if scheduler.offset_ms is not None:
-            raise ConfigurationError(f"{where}: offset belongs to every; a pattern says itself when it fires")
-    elif scheduler.tz is not None:
-        raise ConfigurationError(f"{where}: tz belongs to a pattern; an interval is the same in all zones")
-    if scheduler.every_ms is not None:
-        if scheduler.offset_ms is not None and scheduler.offset_ms >= scheduler.every_ms:
-            raise ConfigurationError(f"{where}: offset must be shorter than every")
-        if immediately and scheduler.offset_ms:
-            raise ConfigurationError(f"{where}: immediately and offset exclude each other")
-    if immediately and scheduler.start_ms is not None:
-        raise ConfigurationError(f"{where}: immediately and start_date exclude each other")
-    if scheduler.end_ms is not None and scheduler.end_ms < now_ms:
-        raise ConfigurationError(f"{where}: end_date is in the past")
-    if (
-        scheduler.end_ms is not None
-        and scheduler.start_ms is not None
-        and scheduler.end_ms < scheduler.start_ms
-    ):
-        raise ConfigurationError(f"{where}: end_date is before start_date")
-    if scheduler.missed not in _MISSED:
-        raise ConfigurationError(
-            f"{where}: missed must be one of {', '.join(_MISSED)}, got {scheduler.missed!r}"
-        )
-
-
-def _check_id(scheduler_id: str, where: str) -> None:
-    if not isinstance(scheduler_id, str) or not scheduler_id:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{where}: its id must be text and not empty")
-    if any(ord(character) < 32 or ord(character) == 127 for character in scheduler_id):
-        raise ConfigurationError(f"{where}: its id holds a control character")
-    if _LEGACY_ID.fullmatch(scheduler_id):
-        raise ConfigurationError(f"{where}: {_LEGACY.format(scheduler_id)}")
-    if re.search(r":[0-9]+$", scheduler_id):
-        # `repeat:a:5` would be both the scheduler `a:5` and a run of the scheduler `a`.
-        raise ConfigurationError(
-            f"{where}: its id looks like that of a run; let it not end in ':' and digits"
-        )
-
-
-def _checked_name(name: str, where: str) -> str:
-    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{where}: name must be text, got {type(name).__name__}")
-    return name
-
-
-def _interval(every: Duration, where: str) -> int:
-    every_ms = milliseconds(every, f"{where}: every")
-    if every_ms < 1:
-        raise ConfigurationError(f"{where}: every must be at least a millisecond")
-    return every_ms
-
-
-def _whole(value: int, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{where}: limit must be a whole number, at least 1")
-    return value
-
-
-def _date_ms(date: datetime | int, what: str) -> int:
-    if isinstance(date, datetime):
-        date = round(date.timestamp() * 1000)
-    if isinstance(date, bool) or not isinstance(date, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(
-            f"{what} must be a datetime or epoch milliseconds, got {type(date).__name__}"
-        )
-    if not 10**12 <= date <= LATEST_DATE_MS:
-        raise ConfigurationError(f"{what} must lie between 2001 and 2039; a number is epoch milliseconds")
-    return date
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:

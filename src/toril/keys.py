@@ -8,7 +8,7 @@ from functools import cached_property
 
 from .errors import ConfigurationError
 
-__all__ = ["QueueKeys", "check_job_id", "client_name"]
+__all__ = ["QueueKeys", "check_job_id", "check_name", "client_name"]
 
 _MAX_NAME_BYTES = 256
 # A record under one of these would stand where the queue keeps something else.
@@ -51,13 +51,13 @@ class QueueKeys:
     queue: str
 
     def __post_init__(self) -> None:
-        _check_name("queue name", self.queue)
+        check_name("queue name", self.queue)
         if ":" in self.queue:
             raise ConfigurationError(
                 f"queue name {self.queue!r} holds ':', which separates the parts of a key; "
                 "use another character, or put the namespace into `prefix`"
             )
-        _check_name("prefix", self.prefix)
+        check_name("prefix", self.prefix)
 
     @cached_property
     def base(self) -> str:
@@ -96,7 +96,7 @@ def check_job_id(job_id: str) -> None:
         ConfigurationError: The id is an integer, `0`, begins with `0:`, has colons other than two, or is the
             name of one of the queue's own keys.
     """
-    _check_name("job_id", job_id)
+    check_name("job_id", job_id)
     if job_id.removeprefix("-").isdecimal() and job_id.isascii() and str(int(job_id)) == job_id:
         raise ConfigurationError(
             f"job_id {job_id!r} is an integer, which is how generated ids look; add a letter, e.g. 'order-{job_id}'"
@@ -113,7 +113,12 @@ def check_job_id(job_id: str) -> None:
         )
 
 
-def _check_name(what: str, value: str) -> None:
+def check_name(what: str, value: str) -> None:
+    """Refuse a part of a key that is no text, empty, longer than 256 bytes, or holds what no key should.
+
+    Raises:
+        ConfigurationError: It begins with `what`.
+    """
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"{what} must be text, got {type(value).__name__}")
     if not value:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
+from ._shown import shown
 from .backoff import Backoff, Custom, Duration, Exponential, Fixed, milliseconds
 from .codec import MAX_SAFE_INTEGER, dumps, loads
 from .errors import ConfigurationError, SerializationError
@@ -91,7 +92,9 @@ class Deduplication:
             ConfigurationError: There is no id.
         """
         if not isinstance(self.id, str) or not self.id:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("deduplication needs an id that is text and not empty")
+            raise ConfigurationError(
+                f"deduplication needs an id that is text and not empty, got {shown(self.id)}"
+            )
         stored: dict[str, Any] = {"id": self.id}
         if self.ttl is not None:
             stored["ttl"] = milliseconds(self.ttl, "deduplication ttl")
@@ -227,8 +230,10 @@ def prepare(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = Non
     Raises:
         ConfigurationError: An option is unknown, has the wrong type or is out of range.
     """
+    if options and not isinstance(options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"options must be a mapping of names to values, got {shown(options)}")
     if defaults:
-        options = {**defaults, **options}
+        options = {**defaults, **(options or {})}
     if not options:
         return _NO_OPTIONS
     raw: dict[str, Any] = {"attempts": 0}
@@ -280,11 +285,11 @@ def _extras(raw: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: object) -> str:
     known = sorted(_CHECKS)
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else []
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    return f"unknown job option {name!r}; {hint}"
+    return f"unknown job option {shown(name)}; {hint}"
 
 
 def _integer(
@@ -294,7 +299,7 @@ def _integer(
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigurationError(f"{name} must be an integer, got {type(value).__name__}")
         if not low <= value <= high:
-            raise ConfigurationError(f"{name} must be between {low} and {high}, got {value}")
+            raise ConfigurationError(f"{name} must be between {low} and {high}, got {shown(value)}")
         return stored_name, value
 
     return check
@@ -337,8 +342,10 @@ def stored_keep(name: str, value: Any) -> bool | int | dict[str, Any]:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
-        if value < 0:
-            raise ConfigurationError(f"{name} must not be negative; False keeps all")
+        if not 0 <= value <= MAX_SAFE_INTEGER:
+            raise ConfigurationError(
+                f"{name} must be between 0 and {MAX_SAFE_INTEGER}, got {shown(value)}; False keeps all"
+            )
         return value
     if isinstance(value, KeepJobs):
         stored: dict[str, Any] = {}
@@ -395,7 +402,9 @@ def _check_parent(name: str, value: Any) -> tuple[str, Any]:
 
 def _check_durability(name: str, value: Any) -> tuple[str, Any]:
     if value is not None and value not in DURABILITIES:
-        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, DURABILITIES))}, got {value!r}")
+        raise ConfigurationError(
+            f"{name} must be one of {', '.join(map(repr, DURABILITIES))}, got {shown(value)}"
+        )
     return name, value
 
 

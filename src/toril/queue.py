@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from ._adding import Adder, how_many
 from ._durability import add_durably
 from ._repeating import RepeatStrategy
+from ._shown import shown
 from ._tracing import About, Tracing, traced, with_metadata
 from .backoff import Duration
 from .clock import Clock
@@ -180,7 +181,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         try:
             stored = dumps({} if data is None else data)
         except SerializationError as error:
-            raise SerializationError(f"{self._where}: job {name!r}: {error}") from None
+            raise self._about(name, error) from None
         return await self.add_stored(name, stored, self._prepare(options))
 
     async def add_bulk(
@@ -194,9 +195,10 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             jobs: `NewJob`, or tuples (name, data) or (name, data, options).
 
         Raises:
-            As `add`; of a list of more than 500, other calls than the failed one may have added their jobs.
+            As `add`; of a list of more than 500, other calls than the failed one may have added their jobs, and of one
+            with a `parent` that does not exist, all but its children are added.
         """
-        members = [job if isinstance(job, NewJob) else _new_job(*job) for job in jobs]
+        members = [job if isinstance(job, NewJob) else self._new_job(job) for job in jobs]
         check_count(len(members), self.limits.jobs, f"queue {self.name!r}: the list")
         adder = await self._adder()
         records: list[NewRecord] = []
@@ -204,7 +206,10 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         now_ms = self.clock.now_ms()
         for index, job in enumerate(members):
             try:
-                data = dumps({} if job.data is None else job.data)
+                try:
+                    data = dumps({} if job.data is None else job.data)
+                except SerializationError as error:
+                    raise self._about(job.name, error) from None
                 options = self._prepare(job.options)
                 records.append(self._record(job.name, data, options, now_ms))
             except (ConfigurationError, SerializationError) as error:
@@ -316,15 +321,32 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             raise ConfigurationError(
                 f"queue {self.name!r}: durability is for `add` and `add_bulk`; a flow is added without it"
             )
-        return self._record(name, dumps({} if data is None else data), prepared), prepared.extras or {}
+        try:
+            stored = dumps({} if data is None else data)
+        except SerializationError as error:
+            raise self._about(name, error) from None
+        return self._record(name, stored, prepared), prepared.extras or {}
 
     def _prepare(self, options: Mapping[str, Any]) -> PreparedOptions:
         if not options:
             return self._defaults
         try:
             return prepare(options, self.default_job_options)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"queue {self.name!r}: {error}") from None
+        except (ConfigurationError, SerializationError) as error:
+            raise type(error)(f"queue {self.name!r}: {error}") from None
+
+    def _about(self, name: str, error: SerializationError) -> SerializationError:
+        return SerializationError(f"{self._where}: job {shown(name)}: {error}")
+
+    def _new_job(self, job: tuple[Any, ...]) -> NewJob:
+        if not isinstance(job, tuple) or not 1 <= len(job) <= 3:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(
+                f"queue {self.name!r}: a list of jobs holds NewJob(...), (name, data) or (name, data, options), "
+                f"got {shown(job)}"
+            )
+        given: list[Any] = [*job, None, None]
+        name, data, options = given[:3]
+        return NewJob(name, data, options or JobOptions())
 
     def _record(self, name: str, data: str, options: PreparedOptions, now_ms: int | None = None) -> NewRecord:
         check_job_name(name, self._where)
@@ -484,7 +506,3 @@ async def find_queues(connection: str | Connection | None = None, prefix: str = 
         if server is not connection:
             await server.close()
     return sorted(names)
-
-
-def _new_job(name: Any, data: Any = None, options: Any = None) -> NewJob:
-    return NewJob(name, data, options or JobOptions())

@@ -18,6 +18,7 @@ import typer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import examples
 from toril import Queue
 from toril.cli.app import app
 
@@ -72,7 +73,9 @@ def lines(draw: st.DrawFn) -> list[str]:
     return [*path, *words]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(line=["job", "add", "tests", "a", "[" * 10_000])
 @example(line=["job", "promote", "--json", "tests", "\udcff"])
 @given(line=lines())

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import examples
 from toril import Custom, Deduplication, Exponential, Fixed, KeepJobs, Queue, TorilError
 from toril.embedded import EmbeddedServer
 
@@ -114,7 +115,9 @@ def deep(levels: int) -> Any:
     return value
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(jobs=[("a", deep(64), {}), ("a", deep(65), {}), ("a", deep(200), {})])
 @example(jobs=[("a", "x" * (1024 * 1024 - 2), {}), ("a", "x" * (1024 * 1024 - 1), {})])
 @example(jobs=[("a", {str(number): number for number in range(50_000)}, {})])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import examples
 from tests.patience import until, within
 from toril import Queue, ServerRefusedError, Worker
 from toril.embedded import EmbeddedServer
@@ -97,7 +98,9 @@ META = st.fixed_dictionaries(
 LOOSE = st.sampled_from(["", "pc", "limiter", "metrics:completed", "stalled"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(poisons=[({"priority": "nan"}, "delayed"), ("list", "delayed")], meta={}, loose="")
 @example(
     poisons=[({"atm": "x", "name": "a", "opts": '{"attempts":3}'}, "wait")],
