@@ -105,13 +105,15 @@ async def test_fetching_by_hand_can_wait(queue: Queue) -> None:
 
 
 async def test_a_lock_is_kept_by_hand(queue: Queue) -> None:
-    """`extend_lock` keeps the claim; once it is lost it says so, and moves are refused."""
+    """`extend_lock` keeps the claim, also one that ran out; once it is another's it says so, and moves are refused."""
     await queue.add("by hand")
     job = await taken(Worker(queue, nothing, lock_duration=60))
     lock = queue.keys.job(job.id) + ":lock"
     assert await job.extend_lock(120)
     assert await queue.connection.execute("PTTL", lock) > 60_000
     await queue.connection.execute("DEL", lock)
+    assert await job.extend_lock(60)
+    await queue.connection.execute("SET", lock, "another")
     assert not await job.extend_lock(60)
     with pytest.raises(LockLostError, match=job.id):
         await job.move_to_completed()

@@ -1145,7 +1145,7 @@ async def test_who_has_lost_the_lock_is_stopped_and_not_heard(queue: Queue, clie
 
 
 async def test_an_end_without_a_lock_is_refused(queue: Queue, client: Client) -> None:
-    """A worker that renews nothing finds out at the end; nothing of it counts."""
+    """A worker that renews nothing finds out at the end that another has the job; nothing of it counts."""
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def process(job: Job) -> str:
@@ -1159,7 +1159,7 @@ async def test_an_end_without_a_lock_is_refused(queue: Queue, client: Client) ->
     async with worker:
         async with within("the start"):
             await started.wait()
-        await client.delete(queue.keys.job(job.id) + ":lock")
+        await client.set(queue.keys.job(job.id) + ":lock", "another's")
         go_on.set()
         await heard.wait()
         assert [told[0] for told in heard.told] == ["lock_lost"]

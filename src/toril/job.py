@@ -7,36 +7,29 @@ writes is refused.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import options as options_module
-from ._loops.patience import Patience
+from ._under_lock import insist, under_lock
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads, read_int
 from .errors import (
     ConfigurationError,
-    ConnectionLostError,
     JobFailedError,
     SerializationError,
-    ServerRefusedError,
     refusal,
 )
 from .job_children import JobChildren
 from .limits import check_size
 from .options import KeepRule, Parent, StoredOptions, Telemetry, expanded, prepare
-from .scripts import Fetch, FinishedJob
+from .scripts import Fetch, FinishedJob, Start
 from .states import FinishedState, State
 
 if TYPE_CHECKING:
     from .queue import Queue
 
 __all__ = ["Job"]
-
-# Seconds for which a processor's writes are tried again; a worker consumes again within 5 s of the server's return.
-_PERSISTENCE: Final = 8.0
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -53,9 +46,20 @@ class Job(JobChildren, Generic[R_co]):
     Attributes:
         id: Unique in its queue.
         queue: Where it lives.
+        lock_ms: How long a worker's lock on it lasts; 0 for a job that was only looked at.
     """
 
-    __slots__ = ("_data", "_on_progress", "_options", "_record", "_return", "_token", "id", "queue")
+    __slots__ = (
+        "_data",
+        "_on_progress",
+        "_options",
+        "_record",
+        "_return",
+        "_token",
+        "id",
+        "lock_ms",
+        "queue",
+    )
 
     def __init__(
         self,
@@ -64,11 +68,13 @@ class Job(JobChildren, Generic[R_co]):
         record: dict[str, str],
         token: str = "",
         returns: Callable[[Any], Any] | None = None,
+        lock_ms: int = 0,
     ) -> None:
         self.id: str = job_id
         self.queue: Queue = queue
         self._record = record
         self._token = token
+        self.lock_ms: int = lock_ms
         self._return = returns
         self._data: Any = _UNREAD
         self._options: StoredOptions | None = None
@@ -345,7 +351,7 @@ class Job(JobChildren, Generic[R_co]):
         """
         text = dumps(progress, f"job {self.id!r}: progress")
         check_size(text, self.queue.limits.progress, f"job {self.id!r}: progress", "Limits.progress")
-        await self._insist("progress", lambda: self.queue.scripts.update_progress(self.id, self._token, text))
+        await insist(self, "progress", lambda: self.queue.scripts.update_progress(self.id, self._token, text))
         self._record["progress"] = text
         if self._on_progress is not None:
             self._on_progress(self, progress)
@@ -359,7 +365,7 @@ class Job(JobChildren, Generic[R_co]):
         """
         text = dumps(data, f"job {self.id!r}: data")
         check_size(text, self.queue.limits.data, f"job {self.id!r}: data", "Limits.data")
-        await self._insist("data", lambda: self.queue.scripts.update_data(self.id, self._token, text))
+        await insist(self, "data", lambda: self.queue.scripts.update_data(self.id, self._token, text))
         self._record["data"] = text
         self._data = _UNREAD
 
@@ -379,7 +385,8 @@ class Job(JobChildren, Generic[R_co]):
         most = self.queue.limits.log_row
         if len(encoded) > most:
             row = encoded[:most].decode("utf-8", "ignore") + "…"
-        return await self.queue.scripts.add_log(self.id, self._token, row, self.options.keep_logs)
+        keep = self.options.keep_logs
+        return await under_lock(self, lambda: self.queue.scripts.add_log(self.id, self._token, row, keep))
 
     async def retry(
         self,
@@ -501,13 +508,15 @@ class Job(JobChildren, Generic[R_co]):
 
     async def move_to_delayed(self, delay: Duration) -> None:
         """Let the job run again after `delay`, without counting an attempt; raises as `move_to_failed`."""
-        await self.queue.scripts.move_to_delayed(
-            self.queue.clock.now_ms(), self.id, self._token, milliseconds(delay, "delay"), counts=False
+        now_ms, delay_ms = self.queue.clock.now_ms(), milliseconds(delay, "delay")
+        scripts = self.queue.scripts
+        await under_lock(
+            self, lambda: scripts.move_to_delayed(now_ms, self.id, self._token, delay_ms, counts=False)
         )
 
     async def move_to_wait(self) -> None:
         """Give the job back, next to run, without counting an attempt; raises as `move_to_failed`."""
-        await self.queue.scripts.move_to_wait(self.id, self._token)
+        await under_lock(self, lambda: self.queue.scripts.move_to_wait(self.id, self._token))
 
     async def move_to_waiting_children(self, child: Job[Any] | None = None) -> bool:
         """Let the job wait for its children, or for one; False where there is nothing to wait for.
@@ -518,38 +527,36 @@ class Job(JobChildren, Generic[R_co]):
         """
         child_key = "" if child is None else child.queue.keys.job(child.id)
         now_ms = self.queue.clock.now_ms()
-        return await self.queue.scripts.move_to_waiting_children(now_ms, self.id, self._token, child_key)
+        scripts = self.queue.scripts
+        return await under_lock(
+            self, lambda: scripts.move_to_waiting_children(now_ms, self.id, self._token, child_key)
+        )
 
     async def extend_lock(self, duration: Duration) -> bool:
-        """Keep the job ours for another `duration`, counted from now; False where it is ours no longer."""
-        lock_ms = milliseconds(duration, "duration")
-        return not await self.queue.scripts.extend_locks(lock_ms, [(self.id, self._token)])
+        """Keep the job ours for another `duration`, counted from now; False where it is ours no longer.
 
-    async def _insist(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
-        """Write something that may be written twice, through faults of the connection that last a few seconds.
-
-        Only under a lock: without one, a second try could undo what somebody else has written in between.
+        A lock that has run out is taken again, as long as nobody else has taken the job.
         """
-        patience = Patience(f"job {self.id!r} in queue {self.queue.name!r}: writing its {what}")
-        until = time.monotonic() + _PERSISTENCE
-        while True:
-            try:
-                await write()
-            except (ConnectionLostError, ServerRefusedError) as error:
-                # A server that has just come back may refuse for a while, as when it loads its data.
-                is_lost = patience.failures > 0 or isinstance(error, ConnectionLostError)
-                if not self._token or not is_lost or time.monotonic() > until:
-                    raise
-                await asyncio.sleep(patience.failed(error))
-            else:
-                patience.worked()
-                return
+        lock_ms = milliseconds(duration, "duration")
+        scripts = self.queue.scripts
+        if not await scripts.extend_locks(lock_ms, [(self.id, self._token)]):
+            return True
+        return not await scripts.reclaim_locks(lock_ms, [self.start])
 
     async def _finish(self, end: FinishedJob) -> None:
-        fetch = Fetch(0, "0", 0)
-        (code,), _ = await self.queue.scripts.move_to_finished(self.queue.clock.now_ms(), [end], fetch)
-        if code < 0:
-            raise refusal(code, self.id, self.queue.name)
+        async def finish() -> None:
+            now_ms, fetch = self.queue.clock.now_ms(), Fetch(0, "0", 0)
+            (code,), _ = await self.queue.scripts.move_to_finished(now_ms, [end], fetch)
+            if code < 0:
+                raise refusal(code, self.id, self.queue.name)
+
+        await under_lock(self, finish)
+
+    @property
+    def start(self) -> Start:
+        """Which start of the job the claim is about; for workers."""
+        record = self._record
+        return Start(self.id, self._token, record.get("ats", ""), record.get("processedOn", ""))
 
     def on_progress(self, listener: Callable[[Job[Any], Any], object]) -> None:
         """Call a function with each progress that is reported through this object; for workers."""

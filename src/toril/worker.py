@@ -22,6 +22,7 @@ from ._loops.heartbeat import Beat, Heartbeat
 from ._loops.patience import Patience, supervise
 from ._loops.running import Process, Running
 from ._loops.signals import heard
+from ._loops.stalled import look_for_stalled
 from ._repeating import RepeatStrategy
 from ._sandbox.pool import check_process, check_sandboxes
 from ._server import look_at_server
@@ -437,7 +438,7 @@ class Worker:
                 for name, loop in fetching.loops():
                     group.create_task(supervise(queue.name, name, loop, self._listeners.tell))
                 stalled = group.create_task(
-                    supervise(queue.name, "stalled check", self._check_for_stalled, self._listeners.tell)
+                    supervise(queue.name, "stalled check", self._look_for_stalled, self._listeners.tell)
                 )
                 if not stop.is_set():
                     ready = "worker of queue %r at %s: ready, concurrency %d"
@@ -525,20 +526,15 @@ class Worker:
                 claim.is_given_back = True
                 claim.cancel()
 
-    async def _check_for_stalled(self) -> None:
-        if self._settings.skip_stalled_check:
-            return
-        patience = Patience(f"queue {self.queue.name!r}: stalled check")
-        interval = self._settings.stalled_ms / 1000
-        while True:
-            wait = interval
-            try:
-                await self.check_stalled_jobs()
-            except TorilError as error:
-                wait = min(interval, patience.failed(error))
-            else:
-                patience.worked()
-            await asyncio.sleep(wait)
+    async def _look_for_stalled(self) -> None:
+        if not self._settings.skip_stalled_check:
+            connection, last_check = self.queue.connection, self.queue.keys.key("stalled-check")
+            await look_for_stalled(
+                self.queue.name,
+                self._settings,
+                lambda: connection.execute("EXISTS", last_check),
+                self.check_stalled_jobs,
+            )
 
     # What the loops report
 

@@ -363,7 +363,7 @@ class JobMoves(Frame):
 
     @rule(index=INDEX)
     def lock_runs_out(self, index: int) -> None:
-        """Its worker has crashed, or hangs: the lock expires. What the worker writes later is refused."""
+        """Its worker has crashed, or hangs: the lock expires. What it writes is refused until it is back in time."""
         held = self.held(index)
         if held is not None:
             job, real = held
@@ -384,6 +384,27 @@ class JobMoves(Frame):
             waiting = self.bench.client.lrange(f"{self.base}wait", 0, -1)
             taken = [job_id for job_id in waiting if job_id in expected]
         self.model.check_stalled(list(taken or ()))
+
+    @precondition(lambda self: self.here.losers)
+    @rule(index=INDEX, fault=FAULT)
+    def loser_comes_back(self, index: int, fault: str) -> None:
+        """It was only away: the job is its own again, if nothing has happened to it meanwhile."""
+        loser = self.here.losers[index % len(self.here.losers)]
+        job = self.model.jobs.get(loser.id)
+        is_untouched = (
+            job is not None
+            and job.state == "active"
+            and not job.token
+            and self.real(job).start[2:] == loser.start[2:]
+        )
+        lost = self.do(lambda: self.queue.scripts.reclaim_locks(LOCK_MS, [loser.start]), fault)
+        assert lost == ([] if is_untouched else [loser.id])
+        if is_untouched:
+            assert job is not None
+            self.here.losers.remove(loser)
+            self.here.claims[job.id] = loser
+            job.token = loser.token
+            self.model.suspects.discard(job.id)
 
     @precondition(lambda self: self.here.losers)
     @rule(index=INDEX)

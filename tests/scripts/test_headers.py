@@ -12,7 +12,7 @@ import pytest
 
 from toril.errors import JobNotFoundError, TransitionError, refusal
 from toril.keys import QueueKeys
-from toril.scripts import Fetch, FinishedJob, NewRecord, NextRun, Scripts
+from toril.scripts import Fetch, FinishedJob, NewRecord, NextRun, Scripts, Start
 from toril.scripts.loader import load
 
 HOME = Path(str(resources.files("toril.scripts")))
@@ -42,6 +42,7 @@ CALLS: dict[str, Any] = {
     "repair": lambda scripts: scripts.repair(1, "lock", "1"),
     "remove_orphaned_jobs": lambda scripts: scripts.remove_orphaned_jobs(["1"]),
     "remove_unprocessed_children": lambda scripts: scripts.remove_unprocessed_children("1"),
+    "reclaim_locks": lambda scripts: scripts.reclaim_locks(30_000, [Start("1", "token", "1", "5")]),
     "extend_locks": lambda scripts: scripts.extend_locks(30_000, [("1", "token")]),
     "find_idle_job_schedulers": lambda scripts: scripts.find_idle_job_schedulers(0, 100),
     "remove_job_scheduler": lambda scripts: scripts.remove_job_scheduler("s"),

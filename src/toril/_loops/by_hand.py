@@ -27,10 +27,12 @@ async def fetch_by_hand(
     until = None if block is None else asyncio.get_running_loop().time() + milliseconds(block, "block") / 1000
     while True:
         with traced(tracing, "getNextJob") as step:
-            fetched = await queue.scripts.move_to_active(queue.clock.now_ms(), fetch)
+            now_ms = queue.clock.now_ms()
+            fetched = await queue.scripts.move_to_active(now_ms, fetch)
             step.set({Attribute.JOB_ID: fetched.jobs[0][0] if fetched.jobs else ""})
         for job_id, record in fetched.jobs:
-            return Job(queue, job_id, started(record, settings.name, queue.clock.now_ms()), fetch.token)
+            started(record, settings.name, now_ms)
+            return Job(queue, job_id, record, fetch.token, lock_ms=settings.lock_ms)
         left = 0 if until is None else until - asyncio.get_running_loop().time()
         if left <= 0:
             return None

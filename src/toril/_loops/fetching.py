@@ -38,6 +38,8 @@ _MOST_PER_CALL: Final = 250
 # With a known due time the block is short, so that a lost marker costs little.
 _LONGEST_BLOCK: Final = 10.0
 _SHORTEST_BLOCK: Final = 0.002
+# The answer about an end; see `scripts/includes/error_codes.lua`.
+_LOCK_RAN_OUT: Final = -2
 
 logger = logging.getLogger("toril.worker")
 
@@ -206,12 +208,15 @@ class Fetching:
         self._reserved += want
         self._fetches += want > 0
         codes: list[int] = []
+        regained: set[str] = set()
         try:
             now_ms = self._queue.clock.now_ms()
             if ends:
                 codes, fetched = await scripts.move_to_finished(
                     now_ms, [end for _, end, _ in ends], fetch, self._settings.metrics_points
                 )
+                if _LOCK_RAN_OUT in codes:
+                    regained = await self._regain(scripts, ends, codes)
             else:
                 fetched = await scripts.move_to_active(now_ms, fetch)
         except AuthenticationError as error:
@@ -232,8 +237,11 @@ class Fetching:
         else:
             patience.worked()
             for (claim, end, is_uncertain), code in zip(ends, codes, strict=True):
-                self._settle(claim, end, code, is_uncertain)
-            self._received(fetched, fetch)
+                if claim.job.id in regained:
+                    self._ends.append((claim, end, False))
+                else:
+                    self._settle(claim, end, code, is_uncertain)
+            self._received(fetched, fetch, now_ms)
         finally:
             self._reserved -= want
             self._fetches -= want > 0
@@ -270,10 +278,9 @@ class Fetching:
         )
         self._settled(claim, end, refused)
 
-    def _received(self, fetched: Fetched, fetch: Fetch) -> None:
+    def _received(self, fetched: Fetched, fetch: Fetch, now_ms: int) -> None:
         if not fetch.want:
             return
-        now_ms = self._queue.clock.now_ms()
         is_careful = self._chances.is_careful
         for _, record in fetched.jobs:
             # Only what was taken back has this field, so all others cost one look.
@@ -314,7 +321,7 @@ class Fetching:
         if earlier is not None and not earlier.is_ending:
             # We had lost it without noticing, and its processor still runs.
             self._on_lost([earlier])
-        claim = Claim(Job(self._queue, job_id, record, token), token)
+        claim = Claim(Job(self._queue, job_id, record, token, None, self._settings.lock_ms), token)
         self.claims[job_id] = claim
         self._running += 1
         return claim
@@ -333,6 +340,14 @@ class Fetching:
             claims = [self._hold(job_id, record, fetch.token) for job_id, record in found]
             self._chances.sort(claims, suspicious)
             return
+
+    async def _regain(
+        self, scripts: Scripts, ends: Sequence[tuple[Claim, FinishedJob, bool]], codes: Sequence[int]
+    ) -> set[str]:
+        """Take locks again that had run out before an end came; return the ids of the jobs that are still ours."""
+        late = [claim.job for (claim, _, _), code in zip(ends, codes, strict=True) if code == _LOCK_RAN_OUT]
+        lost = await scripts.reclaim_locks(self._settings.lock_ms, [job.start for job in late])
+        return {job.id for job in late}.difference(lost)
 
     def _requeue(self, ends: list[tuple[Claim, FinishedJob, bool]], *, is_uncertain: bool) -> None:
         for claim, end, was_uncertain in reversed(ends):

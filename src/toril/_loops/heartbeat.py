@@ -130,7 +130,8 @@ class Heartbeat(threading.Thread):
                 self._learn_time()
             except RedisError as error:
                 pause = self._patience.failed(explain(error, self._connection.safe_url))
-                wait = min(wait, pause) if isinstance(error, ResponseError) else pause
+                # One that cannot be reached is asked again while short locks may still be saved.
+                wait = min(pause, wait if isinstance(error, ResponseError) else self._renew_every())
                 self._renew_client()
             except Exception as error:
                 if self._loop.is_closed():
@@ -149,6 +150,9 @@ class Heartbeat(threading.Thread):
 
     def _tick(self) -> float:
         return min((beat.tick for beat in self._beats), default=_TICK)
+
+    def _renew_every(self) -> float:
+        return min((beat.settings.renew_every for beat in self._beats), default=_TICK)
 
     def _renew_all(self) -> None:
         refused: ResponseError | None = None
@@ -175,7 +179,9 @@ class Heartbeat(threading.Thread):
         pairs = [part for claim in due for part in (claim.job.id, claim.token)]
         about = {Attribute.WORKER_JOBS_TO_EXTEND_LOCKS: [claim.job.id for claim in due]}
         with traced(beat.tracing, "extendLocks", about, is_root=True):
-            gone = set(self._extend(beat, pairs))
+            gone = set(self._ask("extend_locks", beat, (), pairs))
+            if gone:
+                gone -= self._reclaim(beat, [claim for claim in due if claim.job.id in gone])
         for claim in due:
             if claim.job.id not in gone:
                 claim.renewed = now
@@ -187,10 +193,29 @@ class Heartbeat(threading.Thread):
         if lost:
             self._loop.call_soon_threadsafe(beat.lost, lost)
 
-    def _extend(self, beat: Beat, pairs: list[str]) -> list[str]:
-        script = load("extend_locks")
+    def _reclaim(self, beat: Beat, late: list[Claim]) -> set[str]:
+        """Take locks again that ran out while we could not renew them; return the ids of the jobs that are still ours.
+
+        A job that is ending is left to whoever writes its end.
+        """
+        starts = [claim.job.start for claim in late if not claim.is_ending]
+        if not starts:
+            return set()
+        lost = self._ask("reclaim_locks", beat, ("active",), [part for start in starts for part in start])
+        kept = {start.job_id for start in starts}.difference(lost)
+        if kept:
+            logger.warning(
+                "queue %r: the locks of %d jobs had run out; nobody else has taken them, so they are kept",
+                beat.keys.queue,
+                len(kept),
+            )
+        return kept
+
+    def _ask(self, name: str, beat: Beat, more_keys: tuple[str, ...], jobs: list[str]) -> list[str]:
+        script = load(name)
         client: Any = self._client
-        parts = (1, beat.keys.key("stalled"), beat.keys.base, beat.settings.lock_ms, *pairs)
+        keys = [beat.keys.key(key) for key in ("stalled", *more_keys)]
+        parts = (len(keys), *keys, beat.keys.base, beat.settings.lock_ms, *jobs)
         try:
             return cast("list[str]", client.execute_command("EVALSHA", script.sha, *parts))
         except NoScriptError:

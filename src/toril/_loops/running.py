@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 from .._sandbox import pool
 from .._sandbox.pool import Sandboxes
 from .._tracing import Tracing
+from .._under_lock import under_lock
 from ..backoff import STOP, milliseconds, wait_ms
 from ..codec import dumps
 from ..errors import (
@@ -490,7 +491,7 @@ class Running:
         is_uncertain = False
         while not claim.is_lost:
             try:
-                await move()
+                await under_lock(claim.job, move)
             except _OURS_NO_MORE as error:
                 if is_uncertain:
                     # The first try was heard, only its answer was lost.

@@ -19,7 +19,7 @@ from ..states import FinishedState
 from . import keysets
 from .keysets import ADD_JOB, RELEASE_PARENTS
 from .loader import Executor, Script, load
-from .values import Fetch, Fetched, FinishedJob, NewRecord, NextRun, Receipt
+from .values import Fetch, Fetched, FinishedJob, NewRecord, NextRun, Receipt, Start
 
 __all__ = [
     "ADD_JOB",
@@ -32,6 +32,7 @@ __all__ = [
     "NextRun",
     "Receipt",
     "Scripts",
+    "Start",
     "load",
 ]
 
@@ -206,6 +207,12 @@ class Scripts:
         """Keep (id, token) jobs ours; return the ids of those that are ours no longer."""
         parts = (part for pair in held for part in pair)
         lost: list[str] = await self._run("extend_locks", keysets.EXTEND_LOCKS, lock_ms, *parts)
+        return lost
+
+    async def reclaim_locks(self, lock_ms: int, starts: Iterable[Start]) -> list[str]:
+        """Take locks again that have run out, of jobs that are still ours; return the ids of those that are not."""
+        parts = (part for start in starts for part in start)
+        lost: list[str] = await self._run("reclaim_locks", keysets.RECLAIM_LOCKS, lock_ms, *parts)
         return lost
 
     async def adopt_jobs(self, token: str) -> list[tuple[str, dict[str, str]]]:

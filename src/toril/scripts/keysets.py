@@ -47,6 +47,7 @@ MOVE_STALLED_JOBS_TO_WAIT = (
     "events",
 )
 EXTEND_LOCKS = ("stalled",)
+RECLAIM_LOCKS = ("stalled", "active")
 ADOPT_JOBS = ("active",)
 PROMOTE = ("delayed", "wait", "active", "prioritized", "pc", "marker", "meta", "events")
 REPROCESS_JOB = ("wait", "active", "prioritized", "pc", "marker", "meta", "events")

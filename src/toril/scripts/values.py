@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..options import KeepRule
 from ..states import FinishedState
 
-__all__ = ["Fetch", "Fetched", "FinishedJob", "NewRecord", "NextRun", "Receipt"]
+__all__ = ["Fetch", "Fetched", "FinishedJob", "NewRecord", "NextRun", "Receipt", "Start"]
 
 
 class NewRecord(NamedTuple):
@@ -123,3 +123,17 @@ class Fetched(NamedTuple):
     limit_ttl_ms: int
     due_ms: float
     is_closed: bool
+
+
+class Start(NamedTuple):
+    """Which start of a job a worker's claim is about. All of it as it stands in the record.
+
+    Attributes:
+        number: How many starts there had been then, this one among them.
+        at_ms: When it was.
+    """
+
+    job_id: str
+    token: str
+    number: str
+    at_ms: str
