@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECURITY = (ROOT / "SECURITY.md").read_text()
 PROMISES = (ROOT / "docs" / "explanation" / "guarantees.md").read_text()
 RESULTS = ROOT / "chaos" / "results" / "matrix.jsonl"
-MARK = r"\[([A-Z]\d)\](?!:)"
+MARK = r"\[([A-Z]\d+)\](?!:)"
 
 
 def section(page: str, heading: str) -> str:

@@ -178,7 +178,7 @@ class JobNotInStateError(TransitionError):
 
 
 class LockLostError(TransitionError):
-    """The lock ran out, or another worker holds it. What this worker writes about the job is refused."""
+    """The lock ran out, and the job is another worker's, or soon will be. What this worker writes is refused."""
 
     says = "lock lost; a longer lock_duration keeps it while a worker is held up"
 

@@ -28,7 +28,7 @@ from toril import (
 )
 from toril.job_scheduler import plan_next_run
 
-from .node import Node, NodeEvents, NodeQueue, NodeWorker
+from .node import Node, NodeError, NodeEvents, NodeQueue, NodeWorker
 
 Json = Any
 HOUR_MS = 3_600_000
@@ -439,6 +439,26 @@ async def test_a_templates_bare_backoff_is_stored_as_an_object(side: Side) -> No
     assert seen is not None
     assert seen["opts"]["backoff"] == fixed
     assert job.options.attempts == 2
+
+
+async def test_an_end_without_a_lock_counts_while_nobody_else_has_the_job(side: Side) -> None:
+    """Locks: toril takes one again that ran out. Node refuses the end, and the job stalls though its worker lives."""
+    await side.queue.add("x", job_id="a")
+    ours = None
+    if side.is_node:
+        await side.take()
+    else:
+        ours = await Worker(side.queue, lambda _: None).get_next_job(token="t")
+    await side.client.delete(side.key("a:lock"))
+    if ours is None:
+        with pytest.raises(NodeError, match="Missing lock"):
+            await side.worker.node.ask(
+                "complete", worker=side.worker.handle, jobId="a", token="t", value="done"
+            )
+        assert await side.ids("active") == ["a"]
+    else:
+        await ours.move_to_completed("done")
+        assert await side.ids("completed") == ["a"]
 
 
 # --- the page ---------------------------------------------------------------------------------

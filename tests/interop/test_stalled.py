@@ -173,6 +173,35 @@ async def test_toril_leaves_alone_what_node_still_runs(
     assert (read["attemptsStarted"], read["stalledCounter"]) == (1, 0)
 
 
+async def test_who_is_back_keeps_from_node_what_node_has_not_taken_yet(
+    node: Node, queue: Queue, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Between Node's two looks toril takes its lock again, and keeps the job. After the second it is lost, for good."""
+    await queue.add("work", job_id="a")
+    ours = await Worker(queue, echo).get_next_job()
+    assert ours is not None
+    lock = queue.keys.job("a") + ":lock"
+
+    async with NodeWorker(node, "tests", None, prefix=prefix) as checker:
+
+        async def look() -> Json:
+            await client.delete(queue.keys.key("stalled-check"))
+            return await node.ask("stalled", worker=checker.handle)
+
+        await client.delete(lock)
+        assert await look() == []
+        assert await ours.extend_lock(60)
+        assert await look() == []
+
+        await client.delete(lock)
+        assert await look() == ["a"]
+        assert not await ours.extend_lock(60)
+        assert (await node.ask("take", worker=checker.handle, token="theirs"))["id"] == "a"
+        await client.delete(lock)
+        assert not await ours.extend_lock(60), "another has started it since, though it is silent as well"
+        assert not await client.exists(lock)
+
+
 DOOMED = """
 import asyncio, sys
 from toril import Worker
