@@ -28,7 +28,7 @@ from toril import (
     ServerRefusedError,
     ServerUnreachableError,
 )
-from toril._clients import MOST_LANES
+from toril._clients import MOST_LANES, MOST_OPENING
 from toril._faults import explain
 from toril._server import look_at_server
 from toril.connection import CALL_TIMEOUT
@@ -208,6 +208,46 @@ async def test_a_lane_is_closed_while_it_opens() -> None:
                     await call
         await lane.close()
     listening.close()
+
+
+async def test_lanes_are_opened_in_their_turn() -> None:
+    """Some at once, so that thousands do not make each other late; calls that share connections are not behind them."""
+    count, news = 0, asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        news.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(100):
+                pass
+        writer.close()
+
+    async def until_accepted(number: int) -> None:
+        async with within(f"connection {number}"):
+            while count < number:
+                news.clear()
+                await news.wait()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server, Connection(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as connection:
+        lanes = [connection.lane() for _ in range(MOST_OPENING + 2)]
+        calls = [asyncio.create_task(lane.execute("PING")) for lane in lanes]
+        await until_accepted(MOST_OPENING)
+        calls.append(asyncio.create_task(connection.execute("PING")))
+        await until_accepted(MOST_OPENING + 1)
+
+        await lanes[-1].close()
+        async with within("the end of a call that stands in line"):
+            with pytest.raises(ServerUnreachableError, match="closed while it was being opened"):
+                await calls[len(lanes) - 1]
+        assert count == MOST_OPENING + 1
+
+        await lanes[0].close()
+        await until_accepted(MOST_OPENING + 2)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
 
 
 async def test_who_accepts_and_then_is_silent_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,18 +14,109 @@ from ._sentinels import Address, sentinels_of
 if TYPE_CHECKING:
     from .connection import Lane
 
-__all__ = ["MOST_LANES", "LoopClients"]
+__all__ = ["MOST_LANES", "MOST_OPENING", "LoopClients", "Turns"]
 
 MOST_LANES: Final = 32
 """Calls that are made at once beyond this number wait for a free connection."""
+
+
+MOST_OPENING: Final = 32
+"""So many connections of workers are opened at once: each of thousands would take longer than it may."""
+
+
+class Turns:
+    """Lets so many do something at once; the others stand in line.
+
+    Args:
+        most: How many.
+    """
+
+    __slots__ = ("_answered", "_most", "_taken", "_waiting")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        # When somebody who gave way to another had an answer.
+        self._answered = 0.0
+
+    def take_now(self) -> bool:
+        """Take a turn, if one is free."""
+        if self._taken >= self._most:
+            return False
+        self._taken += 1
+        return True
+
+    async def take(self, patience: float) -> None:
+        """Wait for a turn.
+
+        Raises:
+            TimeoutError: None has been free for so many seconds, and nobody who had one has heard from the server.
+        """
+        if self.take_now():
+            return
+        turn = self.join()
+        loop = turn.get_loop()
+        since = loop.time()
+        try:
+            while not turn.done():
+                # Behind many others it is a long wait, and no fault, as long as they get what they want.
+                left = max(since, self._answered) + patience - loop.time()
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait((turn,), timeout=left)
+        except BaseException:
+            self.leave(turn)
+            raise
+
+    def join(self) -> asyncio.Future[None]:
+        """Stand in line; what is returned is done when it is one's turn, and goes back to `leave` in any case."""
+        turn = asyncio.get_running_loop().create_future()
+        if self.take_now():
+            turn.set_result(None)
+        else:
+            self._waiting.append(turn)
+        return turn
+
+    def leave(self, turn: asyncio.Future[None]) -> None:
+        """Have no turn any more, or do not wait for it any longer."""
+        if turn.done():
+            self.release(was_answered=False)
+        else:
+            turn.cancel()
+
+    def release(self, *, was_answered: bool) -> None:
+        """Give a turn to the next.
+
+        Args:
+            was_answered: The server has been heard meanwhile.
+        """
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                if was_answered:
+                    self._answered = turn.get_loop().time()
+                turn.set_result(None)
+                return
+        self._taken -= 1
 
 
 class LoopClients:
     """What one event loop has opened, of one `Connection`."""
 
     __slots__ = (
-        *("_answered", "_taken", "_waiting", "asking", "client", "idle", "is_closed", "knows_time", "lanes"),
-        *("learning", "sentinels"),
+        *(
+            "asking",
+            "client",
+            "idle",
+            "is_closed",
+            "knows_time",
+            "lanes",
+            "learning",
+            "openings",
+            "sentinels",
+        ),
+        "turns",
     )
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -40,10 +131,8 @@ class LoopClients:
         self.knows_time = False
         self.learning: asyncio.Task[None] | None = None
         self.asking: dict[tuple[Any, ...], asyncio.Task[Any]] = {}
-        self._taken = 0
-        # When somebody who gave way to another had an answer.
-        self._answered = 0.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.turns = Turns(MOST_LANES)
+        self.openings = Turns(MOST_OPENING)
 
     def moved(self, primary: Address) -> None:
         """Give up what is connected to the old primary, which may never answer."""
@@ -55,52 +144,3 @@ class LoopClients:
         if self.sentinels is not None and not self.is_closed:
             pool: Any = self.client.connection_pool
             self.sentinels.ask(pool.service_name)
-
-    def take_now(self) -> bool:
-        """Take the right to use a connection, if one is free."""
-        if self._taken >= MOST_LANES:
-            return False
-        self._taken += 1
-        return True
-
-    async def take(self, patience: float) -> None:
-        """Wait for the right to use a connection.
-
-        Raises:
-            TimeoutError: All have been busy for so many seconds, and no call on them had an answer meanwhile.
-        """
-        if self.take_now():
-            return
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self._waiting.append(turn)
-        since = loop.time()
-        try:
-            while not turn.done():
-                # Behind many others it is a long wait, and no fault, as long as they get what they want.
-                left = max(since, self._answered) + patience - loop.time()
-                if left <= 0:
-                    raise TimeoutError
-                await asyncio.wait((turn,), timeout=left)
-        except BaseException:
-            if not turn.done():
-                turn.cancel()
-            else:
-                # It came, and we are not here any more to use it.
-                self.release(was_answered=False)
-            raise
-
-    def release(self, *, was_answered: bool) -> None:
-        """Give the right to the next.
-
-        Args:
-            was_answered: The server has been heard meanwhile.
-        """
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                if was_answered:
-                    self._answered = asyncio.get_running_loop().time()
-                turn.set_result(None)
-                return
-        self._taken -= 1

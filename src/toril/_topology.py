@@ -6,6 +6,7 @@ and which node of a cluster is asked is `_cluster`'s.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from redis.retry import Retry
 from ._sentinels import AsyncSentinels, SyncSentinels
 from .errors import ConfigurationError
 
-__all__ = ["SCHEMES", "Credentials", "Place", "make_async", "make_sync"]
+__all__ = ["SCHEMES", "Credentials", "Place", "driver", "make_async", "make_sync"]
 
 SCHEMES: Final = (
     "redis",
@@ -246,3 +247,17 @@ def _sentinel_settings(place: Place, retry: Any) -> dict[str, Any]:
         tls = dict(parse_qsl(urlsplit(place.url).query))
         options |= {"ssl": True} | {name: tls[name] for name in tls if name.startswith("ssl_")}
     return options
+
+
+@functools.cache
+def driver() -> dict[str, Any]:
+    """Return the setting by which a connection says what it is.
+
+    Without it redis-py looks for its own version among the installed packages, for each connection anew, which takes
+    longer than all else that opening one takes. Versions before 7.2 do so once, and do not know the setting.
+    """
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:
+        return {}
+    return {"driver_info": DriverInfo()}

@@ -29,10 +29,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ._clients import MOST_LANES, LoopClients
+from ._clients import MOST_LANES, LoopClients, Turns
 from ._faults import explain, first_line, safe_url
 from ._sentinels import Address
-from ._topology import Credentials, Place, make_async, make_sync
+from ._topology import Credentials, Place, driver, make_async, make_sync
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
@@ -190,7 +190,7 @@ class Connection:
         if self._router is not None:
             return None
         clients = self._clients.get(loop)
-        if clients is not None and clients.idle and clients.idle[-1].is_fresh and clients.take_now():
+        if clients is not None and clients.idle and clients.idle[-1].is_fresh and clients.turns.take_now():
             lane = clients.idle.pop()
             return lane, functools.partial(self._give_back, clients, lane)
         return None
@@ -204,8 +204,11 @@ class Connection:
         if self._router is not None:
             return self._router.lane(name)
         clients = self._of_loop()
+        return self._new_lane(clients, name, clients.openings)
+
+    def _new_lane(self, clients: LoopClients, name: str | None, openings: Turns | None) -> Lane:
         pool: Any = clients.client.connection_pool
-        lane = Lane(self, pool.make_connection, name)
+        lane = Lane(self, pool.make_connection, name, openings)
         if clients.sentinels is not None:
             clients.lanes.add(lane)
         return lane
@@ -304,15 +307,16 @@ class Connection:
 
     async def _take(self, clients: LoopClients) -> Lane:
         try:
-            await clients.take(CALL_TIMEOUT)
+            await clients.turns.take(CALL_TIMEOUT)
         except TimeoutError as error:
             raise ServerUnreachableError(
                 f"{self.safe_url}: all {MOST_LANES} connections have been busy for {CALL_TIMEOUT:g} s without an answer"
             ) from error
-        return clients.idle.pop() if clients.idle else self.lane()
+        # Of these there are few, and a call does not stand in line behind thousands of workers.
+        return clients.idle.pop() if clients.idle else self._new_lane(clients, None, None)
 
     def _give_back(self, clients: LoopClients, lane: Lane) -> None:
-        clients.release(was_answered=lane.is_open)
+        clients.turns.release(was_answered=lane.is_open)
         if clients.is_closed:
             lane.abort()
         elif lane.is_open:
@@ -349,9 +353,18 @@ class Lane:
     waits for the earlier.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_connection", "_make", "_name", "_owner", "_used", "_wire")
+    __slots__ = (
+        *("__weakref__", "_closed", "_connection", "_make", "_name", "_openings", "_owner", "_used", "_wire"),
+    )
 
-    def __init__(self, owner: Connection, make: Callable[[], Any], name: str | None = None) -> None:
+    def __init__(
+        self,
+        owner: Connection,
+        make: Callable[[], Any],
+        name: str | None = None,
+        openings: Turns | None = None,
+    ) -> None:
+        self._openings = openings
         self._owner = owner
         self._make = make
         self._connection = make()
@@ -481,9 +494,24 @@ class Lane:
             self._closed.set_result(None)
 
     async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        opening = loop.create_task(self._connect())
-        closed = self._closed = loop.create_future()
+        closed = self._closed = asyncio.get_running_loop().create_future()
+        turn = None if self._openings is None else self._openings.join()
+        try:
+            if turn is not None and not turn.done():
+                await asyncio.wait((turn, closed), return_when=asyncio.FIRST_COMPLETED)
+            await self._open_now(closed)
+        except RedisError as error:
+            # Its own message says all; fifty lines from inside of redis-py and asyncio say nothing.
+            error.__suppress_context__ = True
+            cause = error.with_traceback(None)
+            raise explain(error, self._owner.safe_url, ServerUnreachableError) from cause
+        finally:
+            self._closed = None
+            if self._openings is not None and turn is not None:
+                self._openings.leave(turn)
+
+    async def _open_now(self, closed: asyncio.Future[None]) -> None:
+        opening = asyncio.get_running_loop().create_task(self._connect())
         try:
             await asyncio.wait(
                 (opening, closed), timeout=_CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
@@ -500,13 +528,7 @@ class Lane:
                     f"{self._owner.safe_url}: the connection was closed while it was being opened"
                 )
             self._wire = opening.result()
-        except RedisError as error:
-            # Its own message says all; fifty lines from inside of redis-py and asyncio say nothing.
-            error.__suppress_context__ = True
-            cause = error.with_traceback(None)
-            raise explain(error, self._owner.safe_url, ServerUnreachableError) from cause
         finally:
-            self._closed = None
             if not opening.done():
                 self._give_up(opening)
 
@@ -573,16 +595,5 @@ def _settings(url: str) -> dict[str, Any]:
         "socket_connect_timeout": _CONNECT_TIMEOUT,
         "socket_timeout": CALL_TIMEOUT,
         "health_check_interval": 0,
-        **_driver(),
+        **driver(),
     }
-
-
-@functools.cache
-def _driver() -> dict[str, Any]:
-    # What a connection calls itself. redis-py would look for its own version among the installed packages, for each
-    # connection anew, which takes longer than all else that opening one takes.
-    try:
-        from redis.driver_info import DriverInfo
-    except ImportError:
-        return {}
-    return {"driver_info": DriverInfo()}
