@@ -113,6 +113,8 @@ async def test_failed_jobs_are_retried_together(queue: Queue) -> None:
         await ended(*failed, completed)
     assert await queue.retry_jobs(count=2) == 5
     assert await queue.retry_jobs(state="completed") == 1
+    with pytest.raises(ConfigurationError, match="'failed' or 'completed' jobs again, not 'active'"):
+        await queue.retry_jobs(state="active")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert (await queue.get_job_counts("waiting"))["waiting"] == 6
 
 

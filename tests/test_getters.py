@@ -284,3 +284,9 @@ async def test_a_full_server_is_still_looked_at(server: EmbeddedServer) -> None:
             assert (await job.get_dependencies_count()).processed == 0
             assert (await queue.get_metrics("completed")).count == 0
             assert "bullmq_job_count" in await queue.export_prometheus_metrics()
+
+
+async def test_an_id_that_is_no_text_is_refused(queue: Queue) -> None:
+    """Whoever kept it as a number is told so, rather than about the concatenation of str and int."""
+    with pytest.raises(ConfigurationError, match="a job's id is text, not int"):
+        await queue.get_job(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

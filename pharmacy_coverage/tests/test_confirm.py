@@ -12,6 +12,7 @@ from pharmacy_coverage.errors import (
     NotEligible,
     NotFound,
     ShiftTaken,
+    TemporarilyUnavailable,
 )
 
 from .support import Platform, tally
@@ -112,11 +113,14 @@ async def test_applying_races_with_confirm(platform: Platform) -> None:
     for _ in range(5):
         shift = await platform.post()
         first = await platform.services.applications.apply(platform.pharmacist(), shift.id, "")
-        await asyncio.gather(
+        confirmed, *_ = await asyncio.gather(
             platform.services.applications.confirm(platform.mira, first),
             *(platform.services.applications.apply(person, shift.id, "") for person in people),
             return_exceptions=True,
         )
+        if isinstance(confirmed, TemporarilyUnavailable):
+            # On a busy machine the others may be in its way until its time is up; the manager tries again.
+            await platform.services.applications.confirm(platform.mira, first)
         live = await platform.documents("applications", {"shift_id": shift.id, "state": "submitted"})
         assert live == []
         await platform.services.database.collection("calendars").update_many({}, {"$set": {"entries": []}})

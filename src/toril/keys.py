@@ -75,7 +75,10 @@ class QueueKeys:
 
     def job(self, job_id: str) -> str:
         """Return the key of a job's record."""
-        return self.base + job_id
+        try:
+            return self.base + job_id
+        except TypeError:
+            raise ConfigurationError(f"a job's id is text, not {type(job_id).__name__}") from None
 
 
 def client_name(keys: QueueKeys, worker_name: str | None = None, *, suffix: str = "") -> str:

@@ -308,7 +308,8 @@ class EndListener:
                     future.set_exception(
                         JobNotFoundError(
                             job_id,
-                            "is gone; it was removed before it was awaited, or never was",
+                            "is gone; it was removed before it was awaited, or never was; "
+                            "remove_on_complete=KeepJobs(age=60) keeps such jobs for a minute",
                             self._queue.name,
                         )
                     )

@@ -267,6 +267,10 @@ class QueueVerbs:
             count: How many one step moves.
             before: Only those that ended by then.
         """
+        if state not in ("failed", "completed"):
+            raise ConfigurationError(
+                f"queue {self.name!r}: retry_jobs runs 'failed' or 'completed' jobs again, not {state!r}"
+            )
         until_ms = self.clock.now_ms() if before is None else round(before.timestamp() * 1000)
         options = dumps({"state": state, "count": count})
         with traced(self.tracing, "retryJobs", {Attribute.QUEUE_OPTIONS: options}):
