@@ -39,7 +39,7 @@ def log_failure(job: Job[Any], traces: Sequence[str]) -> None:
     queue = job.queue
     why = kind_and_place(traces[-1]) if traces else ""
     logger.warning(
-        "job %s (%s) in %r: failed%s; `toril job show %s %s%s` has all of it",
+        "job %s (%s) in %r: failed%s; see `toril job show %s %s%s`",
         job.id,
         job.name,
         queue.name,
