@@ -31,7 +31,8 @@ from toril import (
 from toril._clients import MOST_LANES, MOST_OPENING
 from toril._faults import explain
 from toril._server import look_at_server
-from toril.connection import CALL_TIMEOUT
+from toril._wire import Wire
+from toril.connection import CALL_TIMEOUT, Lane
 from toril.embedded import EmbeddedServer
 
 Client: TypeAlias = Any
@@ -248,6 +249,39 @@ async def test_lanes_are_opened_in_their_turn() -> None:
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+async def test_a_lane_that_is_closed_as_it_opens_leaves_no_socket(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """In the very turn of the event loop in which its connection is there."""
+    opened: list[Wire] = []
+
+    async def connect(lane: Lane) -> Wire:
+        wire = await real(lane)
+        opened.append(wire)
+        if how == "closed":
+            await lane.close()
+        else:
+            call.cancel()
+        return wire
+
+    real = Lane._connect
+    async with Connection(server_url) as connection:
+        lane = connection.lane()
+        # Also where it was open before.
+        assert await lane.execute("PING") == "PONG"
+        lane.abort()
+        monkeypatch.setattr(Lane, "_connect", connect)
+        call = asyncio.create_task(lane.execute("PING"))
+        with pytest.raises((ServerUnreachableError, asyncio.CancelledError)):
+            await call
+        assert [wire.is_open for wire in opened] == [False]
+        assert not lane.is_open
+        monkeypatch.undo()
+        assert await lane.execute("PING") == "PONG"
+        await lane.close()
 
 
 async def test_who_accepts_and_then_is_silent_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

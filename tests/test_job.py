@@ -11,17 +11,22 @@ import pytest
 from tests.patience import Heard, ended, like, until, within
 from tests.test_queue import unused_port
 from toril import (
+    AuthenticationError,
     ConfigurationError,
+    Event,
     Job,
     JobFailedError,
     JobNotFoundError,
     JobNotInStateError,
     Queue,
+    QueueEvents,
     SerializationError,
     ServerUnreachableError,
     Worker,
 )
 from toril.embedded import EmbeddedServer
+from toril.queue_events import EndListener
+from toril.states import State
 
 Client: TypeAlias = Any
 
@@ -143,6 +148,41 @@ async def test_results_of_a_server_that_is_not_there() -> None:
         async with within("the errors"):
             answers = await asyncio.gather(*waits, return_exceptions=True)
         assert [type(answer) for answer in answers] == [ServerUnreachableError] * 3
+
+
+async def test_a_result_is_heard_of_after_a_reader_has_failed(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while the others have not left yet, a slow server being asked, gets a reader of its own."""
+
+    async def refused(events: QueueEvents, block_ms: int | None = None) -> list[Event]:
+        raise AuthenticationError("not any more")
+
+    async def slow(job_id: str) -> State:
+        if job_id == first.id:
+            await answered.wait()
+        return await state(job_id)
+
+    answered, state = asyncio.Event(), queue.get_job_state
+    first, second = await queue.add("a"), await queue.add("a")
+    monkeypatch.setattr(queue, "get_job_state", slow)
+    listener = EndListener(queue)
+    told = asyncio.create_task(listener.wait(first.id))
+    await until("the reader", lambda: listener._reader is not None)
+    reader = listener._reader
+    assert reader is not None
+    with monkeypatch.context() as failing:
+        failing.setattr(QueueEvents, "read", refused)
+        await queue.add("an event, which ends the read")
+        await asyncio.wait({reader})
+    waiting = asyncio.create_task(listener.wait(second.id))
+    await until("the next reader", lambda: listener._reader not in (None, reader), 3)
+    answered.set()
+    with pytest.raises(AuthenticationError, match="not any more"):
+        await told
+    async with Worker(queue, lambda job: job.id, concurrency=5):
+        assert await waiting == ("completed", f'"{second.id}"')
+    await until("the end of the listener", lambda: listener._reader is None)
 
 
 async def test_a_result_survives_the_restart_of_the_server(server: EmbeddedServer) -> None:

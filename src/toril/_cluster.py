@@ -249,6 +249,9 @@ class ClusterLane(Lane):
         """Whether there is a socket that has been in use until just now."""
         return self._lane is not None and self._lane.is_fresh
 
+    async def open(self) -> None:
+        """Nothing: which node it goes to is known with the first call."""
+
     async def execute(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Any:
         """As `Lane.execute`."""
         return await self._router.run([args], lambda node: self._at(node).execute(*args, timeout=timeout))

@@ -442,13 +442,13 @@ class Lane:
 
     async def _call(self, data: bytes, wanted: int, timeout: float, raises: int | None = None) -> list[Any]:
         if not self.is_open:
-            await self._open()
+            await self.open()
         elif time.monotonic() - self._used > _FRESH_FOR:
             # If the server has closed it meanwhile, the event loop hears of it now.
             for _ in range(_TURNS_TO_HEAR):
                 await asyncio.sleep(0)
             if not self.is_open:
-                await self._open()
+                await self.open()
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
         def answered(outcome: list[Any] | Exception) -> None:
@@ -493,7 +493,14 @@ class Lane:
         elif not self._closed.done():
             self._closed.set_result(None)
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Open a socket, where there is none; a call does so by itself.
+
+        Raises:
+            TorilError: As `Connection.execute`; nothing was sent.
+        """
+        # The one before is closed, and whoever closes us now means the one that comes.
+        self._wire = None
         closed = self._closed = asyncio.get_running_loop().create_future()
         turn = None if self._openings is None else self._openings.join()
         try:
@@ -529,17 +536,23 @@ class Lane:
                 )
             self._wire = opening.result()
         finally:
-            if not opening.done():
+            if not self.is_open:
                 self._give_up(opening)
 
     def _give_up(self, opening: asyncio.Task[Wire]) -> None:
-        """Leave a connection that is being opened to its end, which the end of its socket brings about."""
+        """Leave a connection that nobody wants to its end, which the end of its socket brings about.
+
+        It is being opened, or has been in the very turn in which we were told not to.
+        """
         # Not only by cancelling: in the middle of signing in, redis-py may swallow that and wait on.
         opening.cancel()
         opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         writer = self._connection._writer
         if writer is not None:
             writer.transport.abort()
+        if opening.done():
+            # Nobody else closes it any more, and redis-py would warn that it was not.
+            self._connection._reader = self._connection._writer = None
         self._connection = self._make()
 
     async def _connect(self) -> Wire:

@@ -279,22 +279,23 @@ class EndListener:
                 self._is_open.set()
             if self._events is events:
                 self._reader = asyncio.get_running_loop().create_task(self._read(events))
-                self._reader.add_done_callback(self._reader_ended)
-
-    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
-        error = None if reader.cancelled() else reader.exception()
-        if error is not None:
-            for future in [future for waiters in self._waiters.values() for future in waiters]:
-                if not future.done():
-                    future.set_exception(error)
 
     async def _read(self, events: QueueEvents) -> None:
-        async for event in events:
-            if event.job_id in self._waiters:
-                if event.name == "completed":
-                    self._tell(event.job_id, "completed", event.fields.get("returnvalue", "null"))
-                elif event.name == "failed":
-                    self._tell(event.job_id, "failed", event.failed_reason or "")
+        try:
+            async for event in events:
+                if event.job_id in self._waiters:
+                    if event.name == "completed":
+                        self._tell(event.job_id, "completed", event.fields.get("returnvalue", "null"))
+                    elif event.name == "failed":
+                        self._tell(event.job_id, "failed", event.failed_reason or "")
+        except Exception as error:
+            if self._events is events:
+                # Whoever comes after those who wait needs another reader.
+                self._reader = self._events = None
+                for future in [future for waiters in self._waiters.values() for future in waiters]:
+                    if not future.done():
+                        future.set_exception(error)
+            await events.close()
 
     async def _ask(self, job_id: str) -> None:
         state = await self._queue.get_job_state(job_id)
