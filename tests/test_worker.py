@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.conftest import TurnedClock
 from tests.patience import Heard, ended, like, until, within
 from toril import (
     STOP,
@@ -29,6 +30,9 @@ from toril import (
     UnrecoverableError,
     Worker,
 )
+from toril._loops.fetching import Fetching
+from toril._wire import Wire
+from toril.connection import Lane
 from toril.embedded import EmbeddedServer
 
 Client: TypeAlias = Any
@@ -847,6 +851,31 @@ async def test_a_worker_runs_once_at_a_time(queue: Queue) -> None:
         assert not worker.is_running
 
 
+async def test_a_start_is_stamped_when_the_server_can_be_told(
+    queue: Queue, server_url: str, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has to connect first, which may take seconds, reads the clock after that."""
+
+    async def connect(lane: Lane) -> Wire:
+        wire = await real(lane)
+        if is_for_fetching(lane):
+            clock.turn(60)
+        return wire
+
+    def is_for_fetching(lane: Lane) -> bool:
+        return lane._name is None
+
+    real, began_ms = Lane._connect, clock.now_ms()
+    job = await queue.add("a")
+    async with Queue(queue.name, connection=server_url, prefix=queue.prefix, clock=clock) as turned:
+        await turned.connection.learn_time()
+        monkeypatch.setattr(Lane, "_connect", connect)
+        async with Worker(turned, lambda _: None):
+            await ended(job)
+    await job.refresh()
+    assert (job.processed_on or 0) >= began_ms + 60_000
+
+
 # Pausing
 
 
@@ -899,6 +928,40 @@ async def test_a_paused_worker_lets_others_work(queue: Queue, other_queue: Queue
             await other.pause()
             await paused.resume()
             assert await ended(await queue.add("a")) == ["paused"]
+
+
+async def test_a_worker_that_stops_hands_its_wake_up_on(
+    queue: Queue, other_queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped just after it has taken the marker, it will not fetch; who waits beside it does, at once."""
+    popped = asyncio.Event()
+
+    async def block(fetching: Fetching, lane: Lane) -> bool:
+        is_woken = await real(fetching, lane)
+        if fetching._queue is queue:
+            stopping.stop()
+            # Until the stop has been heard.
+            await asyncio.sleep(0.05)
+            popped.set()
+        return is_woken
+
+    async def process(_: Job) -> str:
+        return "other"
+
+    real = Fetching._block
+    monkeypatch.setattr(Fetching, "_block", block)
+    stopping = Worker(queue, process, drain_delay=60)
+    other = Worker(other_queue, process, drain_delay=60)
+    run = asyncio.create_task(stopping.run(handle_signals=False))
+    await until("the wait of the worker that will stop", lambda: blocked(queue, 1))
+    async with other:
+        await until("the other worker's wait", lambda: blocked(queue, 2))
+        job = await queue.add("a")
+        async with within("the marker"):
+            await popped.wait()
+        assert await ended(job, seconds=5) == ["other"]
+        async with within("the end of the worker"):
+            await run
 
 
 async def blocked(queue: Queue, count: int) -> bool:

@@ -78,6 +78,27 @@ async def test_pausing_waits_for_running_jobs(queue: Queue) -> None:
         assert await job.get_state() == "completed"
 
 
+async def test_pausing_waits_no_longer_than_the_pause(queue: Queue) -> None:
+    """Where somebody else resumes the worker meanwhile, whoever pauses it does not wait for the jobs that follow."""
+    started = asyncio.Event()
+
+    async def process(_: Job) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    await queue.add("a")
+    worker = Worker(queue, process, grace=0)
+    async with worker:
+        async with within("the start"):
+            await started.wait()
+        pausing = asyncio.create_task(worker.pause())
+        await asyncio.sleep(0)
+        await worker.resume()
+        async with within("the end of the wait", 5):
+            await pausing
+        assert not worker.is_paused
+
+
 async def test_closing_waits_for_the_end(queue: Queue) -> None:
     """`close` returns when the worker has ended; by force, what runs is handed back. Closing twice is harmless."""
     started = asyncio.Event()

@@ -323,7 +323,9 @@ class Worker:
         return sum(self.cancel_job(job_id, reason) for job_id in held)
 
     async def pause(self, *, do_not_wait_active: bool = False) -> None:
-        """Fetch no more until `resume`, and wait until the running jobs have ended. Other workers are not concerned.
+        """Fetch no more until `resume`, and wait until the running jobs have ended, or somebody resumes it meanwhile.
+
+        Other workers are not concerned.
 
         Args:
             do_not_wait_active: Do not wait for them. A processor that pauses its own worker would wait for itself.
@@ -334,7 +336,7 @@ class Worker:
                 fetching.pause()
             self._listeners.tell("paused")
             if fetching is not None and not do_not_wait_active:
-                await self._until_idle(fetching, None)
+                await fetching.until_idle(None, lambda: not self._is_paused)
 
     async def resume(self) -> None:
         """Fetch again."""
@@ -494,9 +496,9 @@ class Worker:
     async def _wind_down(self, fetching: Fetching) -> None:
         await fetching.stop()
         if not self._is_hurried:
-            await self._until_idle(fetching, self._settings.grace, is_grace=True)
+            await fetching.until_idle(self._settings.grace, lambda: self._is_hurried)
         self._hurry()
-        await self._until_idle(fetching, _LAST_WORDS)
+        await fetching.until_idle(_LAST_WORDS)
         if fetching.claims:
             logger.warning(
                 "queue %r: could not hand back %s; another worker takes over when the lock has run out",
@@ -504,18 +506,6 @@ class Worker:
                 ", ".join(f"job {claim.job.id} ({claim.job.name})" for claim in fetching.claims.values()),
             )
         fetching.finish()
-
-    async def _until_idle(self, fetching: Fetching, seconds: float | None, *, is_grace: bool = False) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while fetching.is_busy and not (is_grace and self._is_hurried):
-                    tasks = [
-                        claim.task
-                        for claim in fetching.claims.values()
-                        if claim.task and not claim.task.done()
-                    ]
-                    # Without tasks, ends are on their way to the server.
-                    await (asyncio.wait(tasks, timeout=0.1) if tasks else asyncio.sleep(0.005))
 
     def _hurry(self) -> None:
         if self._fetching is None:

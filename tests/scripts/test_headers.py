@@ -32,6 +32,7 @@ CALLS: dict[str, Any] = {
     "get_counts": lambda scripts: scripts.get_counts(),
     "get_dependencies": lambda scripts: scripts.get_dependencies("1"),
     "get_rate_limit_ttl": lambda scripts: scripts.get_rate_limit_ttl(5),
+    "hand_on_marker": lambda scripts: scripts.hand_on_marker(),
     "move_jobs_to_wait": lambda scripts: scripts.move_jobs_to_wait("failed", 10, 1),
     "move_to_waiting_children": lambda scripts: scripts.move_to_waiting_children(1, "1", "token"),
     "obliterate": lambda scripts: scripts.obliterate(10, force=False),
@@ -154,7 +155,7 @@ def test_the_arguments_of_a_header_are_those_that_are_passed(name: str) -> None:
 
     assert [number for number, _, _ in said] == list(range(1, len(said) + 1))
     assert all(form != "list" for _, _, form in said[:-1])
-    if said[-1][2] == "list":
+    if said and said[-1][2] == "list":
         listing = re.search(r"per job: (.*)", header(source(name)))
         assert listing is not None
         fields = len(re.sub(r"\([^)]*\)", "", listing[1]).split(","))

@@ -40,6 +40,8 @@ _LONGEST_BLOCK: Final = 10.0
 _SHORTEST_BLOCK: Final = 0.002
 # The answer about an end; see `scripts/includes/error_codes.lua`.
 _LOCK_RAN_OUT: Final = -2
+# The most that a worker's end waits for a server that is away. The wake-up is lost then, which costs its job a block.
+_LAST_WORD: Final = 1.0
 
 logger = logging.getLogger("toril.worker")
 
@@ -160,10 +162,15 @@ class Fetching:
             await self._marker_lane.close()
         self._kick_all()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether there are jobs in hand, or on their way here."""
-        return bool(self.claims) or self._fetches > 0
+    async def until_idle(self, seconds: float | None, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Wait until no job is in hand or on its way here, for so many seconds at most, and while it is not over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (self.claims or self._fetches) and not is_over():
+                    claims = self.claims.values()
+                    tasks = [claim.task for claim in claims if claim.task and not claim.task.done()]
+                    # Without tasks, ends are on their way to the server.
+                    await (asyncio.wait(tasks, timeout=0.1) if tasks else asyncio.sleep(0.005))
 
     def finish(self) -> None:
         """Let the lanes end. Ends that have not reached the server by now are given up."""
@@ -193,11 +200,11 @@ class Fetching:
                     self._idle_lanes.append(idle)
                     await idle
                     continue
-                await self._call(scripts)
+                await self._call(lane, scripts)
         finally:
             await lane.close()
 
-    async def _call(self, scripts: Scripts) -> None:
+    async def _call(self, lane: Lane, scripts: Scripts) -> None:
         patience = self._patience
         ends = [self._ends.popleft() for _ in range(min(len(self._ends), self._most))]
         want = self._want(with_ends=bool(ends))
@@ -210,6 +217,9 @@ class Fetching:
         codes: list[int] = []
         regained: set[str] = set()
         try:
+            if not lane.is_open:
+                # It takes a while, and the call says what time it is.
+                await lane.open()
             now_ms = self._queue.clock.now_ms()
             if ends:
                 codes, fetched = await scripts.move_to_finished(
@@ -412,11 +422,10 @@ class Fetching:
                     continue
                 try:
                     if await self._block(lane) and self.is_paused:
-                        # Somebody else's turn: the wake-up that we have taken is handed on.
-                        await lane.execute("ZADD", queue.keys.key("marker"), 0, "0")
+                        await queue.scripts.hand_on_marker()
                 except TorilError as error:
                     if self.is_stopping:
-                        return
+                        break
                     await asyncio.sleep(patience.failed(error))
                 else:
                     patience.worked()
@@ -424,6 +433,10 @@ class Fetching:
                 self._is_drained = False
                 self._shares = True
                 self._kick()
+            # Also where we know of no marker: it may be in an answer that is not read any more.
+            with suppress(TorilError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD):
+                    await queue.scripts.hand_on_marker()
         finally:
             await lane.close()
 

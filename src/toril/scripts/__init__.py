@@ -360,6 +360,10 @@ class Scripts:
         left: int = await self._run("pause", keysets.PAUSE, action, is_bare=True)
         return left
 
+    async def hand_on_marker(self) -> None:
+        """Wake another worker, if there is something to do, in place of one that was woken and will not fetch."""
+        await self._run("hand_on_marker", keysets.HAND_ON_MARKER, is_bare=True)
+
     async def update_progress(self, job_id: str, token: str, progress: str) -> None:
         """Write progress, as JSON. An empty token is somebody who is not the job's worker.
 
