@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
@@ -31,6 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ._clients import MOST_LANES, LoopClients, Turns
 from ._faults import explain, first_line, safe_url
+from ._per_loop import PerLoop
 from ._sentinels import Address
 from ._topology import Credentials, Place, driver, make_async, make_sync
 from ._wire import Done, Wire, pack
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ._cluster import Router
     from .embedded import EmbeddedLease
 
-__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "SCRIPT_TIMEOUT", "Connection", "Lane", "forget_closed_loops"]
+__all__ = ["CALL_TIMEOUT", "DEFAULT_URL", "SCRIPT_TIMEOUT", "Connection", "Lane"]
 
 DEFAULT_URL: Final = "redis://localhost:6379"
 _CONNECT_TIMEOUT: Final = 5.0
@@ -95,7 +95,7 @@ class Connection:
         self.clock: ServerClock = ServerClock()
         """The server's time; exact once the connection has been used."""
         self._lease: EmbeddedLease | None = None
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClients] = WeakKeyDictionary()
+        self._clients: PerLoop[LoopClients] = PerLoop()
 
     @classmethod
     def of(cls, connection: str | Connection | None) -> Connection:
@@ -328,7 +328,6 @@ class Connection:
         loop = asyncio.get_running_loop()
         clients = self._clients.get(loop)
         if clients is None:
-            forget_closed_loops(self._clients)
             # The client reads the options that a URL may carry, such as the database or certificates.
             place = self._real_place()
             clients = self._clients[loop] = LoopClients(
@@ -584,13 +583,6 @@ class Lane:
         if isinstance(error, RedisError):
             return explain(error, self._owner.safe_url)
         return ConnectionLostError(f"{self._owner.safe_url}: {type(error).__name__}: {first_line(error)}")
-
-
-def forget_closed_loops(of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Any]) -> None:
-    """Let go of what closed event loops have left. By itself none would go: what it has opened refers back to it."""
-    for loop in [reference() for reference in of_loops.keyrefs()]:
-        if loop is not None and loop.is_closed():
-            of_loops.pop(loop, None)
 
 
 def _settings(url: str) -> dict[str, Any]:

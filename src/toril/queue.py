@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, cast
-from weakref import WeakKeyDictionary
 
 from ._adding import Adder, how_many
 from ._durability import add_durably
+from ._per_loop import PerLoop
 from ._repeating import RepeatStrategy
 from ._shown import shown
 from ._tracing import About, Tracing, traced, with_metadata
 from .backoff import Duration
 from .clock import Clock
 from .codec import dumps, loads
-from .connection import Connection, forget_closed_loops
+from .connection import Connection
 from .errors import (
     ConfigurationError,
     ConnectionLostError,
@@ -134,8 +134,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             positive_count(events_max_len, f"queue {name!r}: events_max_len")
         self._events_max_len = events_max_len
         self._owns_connection = not isinstance(connection, Connection)
-        self._adders: WeakKeyDictionary[asyncio.AbstractEventLoop, Adder] = WeakKeyDictionary()
-        self._listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, EndListener] = WeakKeyDictionary()
+        self._adders: PerLoop[Adder] = PerLoop()
+        self._listeners: PerLoop[EndListener] = PerLoop()
 
     @property
     def prefix(self) -> str:
@@ -382,16 +382,14 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         # A job's timestamp is the server's time, so that comes first.
         await self.connection.learn_time()
         loop = asyncio.get_running_loop()
+        if loop not in self._adders and self._events_max_len is not None:
+            await self.connection.execute(
+                "HSET", self.keys.key("meta"), "opts.maxLenEvents", self._events_max_len
+            )
+        # Somebody else may have made one meanwhile.
         adder = self._adders.get(loop)
         if adder is None:
-            forget_closed_loops(self._adders)
-            forget_closed_loops(self._listeners)
-            if self._events_max_len is not None:
-                await self.connection.execute(
-                    "HSET", self.keys.key("meta"), "opts.maxLenEvents", self._events_max_len
-                )
-            # Somebody else may have made one meanwhile.
-            adder = self._adders.setdefault(loop, Adder(self.name, self.scripts, self.connection))
+            adder = self._adders[loop] = Adder(self.name, self.scripts, self.connection)
         return adder
 
     def _added(
