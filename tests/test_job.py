@@ -83,7 +83,10 @@ async def test_a_deadline_is_kept(queue: Queue) -> None:
     """The job goes on; it can be awaited again."""
     job = await queue.add("later")
 
-    with pytest.raises(TimeoutError, match=f"job '{job.id}' in queue 'tests' has not ended after 0.1 s"):
+    with pytest.raises(
+        TimeoutError,
+        match=f"job '{job.id}' in queue 'tests' has not ended after 0.1 s; .toril why tests {job.id} --prefix",
+    ):
         await job.result(timeout=0.1)
     assert await job.get_state() == "waiting"
     async with Worker(queue, lambda job: "ran"):

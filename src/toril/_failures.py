@@ -39,14 +39,12 @@ def log_failure(job: Job[Any], traces: Sequence[str]) -> None:
     queue = job.queue
     why = kind_and_place(traces[-1]) if traces else ""
     logger.warning(
-        "job %s (%s) in %r: failed%s; see `toril job show %s %s%s`",
+        "job %s (%s) in %r: failed%s; see `%s`",
         job.id,
         job.name,
         queue.name,
         f" ({why})" if why else "",
-        queue.name,
-        job.id,
-        "" if queue.prefix == "bull" else f" --prefix {queue.prefix}",
+        queue.keys.command("job show", job.id),
     )
 
 

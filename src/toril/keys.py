@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,6 +69,11 @@ class QueueKeys:
     def qualified_name(self) -> str:
         """`<prefix>:<queue>`, by which flows name a queue."""
         return f"{self.prefix}:{self.queue}"
+
+    def command(self, verb: str, job_id: str) -> str:
+        """Return the command line that asks about a job, for messages: `toril why emails 42`."""
+        prefix = "" if self.prefix == "bull" else f" --prefix {shlex.quote(self.prefix)}"
+        return f"toril {verb} {shlex.quote(self.queue)} {shlex.quote(job_id)}{prefix}"
 
     def key(self, suffix: str) -> str:
         """Return the key with this suffix, e.g. `wait`."""

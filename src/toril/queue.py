@@ -427,6 +427,9 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
     ) -> Decorator:
         """Make a function the processor of jobs of this name, and their typed front door.
 
+        What the function takes is what its jobs are about. A parameter `job: Job` (in a plain `def`, `job: SyncJob`)
+        receives the job instead; it stands first, so that type checkers leave it out of `add`.
+
         Args:
             name: Of the jobs; without it the function's, with `-` for `_`.
             timeout: How long an attempt may take; it fails after that. For `async def`, or where it is sandboxed.
@@ -461,7 +464,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
                 return await listener.wait(job_id)
         except TimeoutError:
             raise TimeoutError(
-                f"job {job_id!r} in queue {self.name!r} has not ended after {timeout} s"
+                f"job {job_id!r} in queue {self.name!r} has not ended after {timeout} s; "
+                f"`{self.keys.command('why', job_id)}` says why"
             ) from None
 
     async def close(self) -> None:
