@@ -203,6 +203,25 @@ async def test_the_log_level_is_a_setting(run: Run, server_url: str, prefix: str
     assert quiet.lines == []
 
 
+async def test_a_program_that_sets_up_logging_does_not_silence_its_worker(
+    run: Run, server_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """A plain basicConfig() is for warnings; its form is kept. A level that it gives to toril is obeyed."""
+    program = "import logging\nlogging.basicConfig(format='mine: %(message)s')\nfrom app import audits\n"
+    (tmp_path / "plain.py").write_text(program)
+    plain = run("plain:audits")
+    plain.wait_for("mine: ", "ready")
+    plain.process.send_signal(signal.SIGTERM)
+    assert plain.end() == 0
+    (tmp_path / "quiet.py").write_text(f"{program}logging.getLogger('toril').setLevel('ERROR')\n")
+    quiet = run("quiet:audits")
+    async with Queue("audits", connection=server_url, prefix=prefix) as audits:
+        assert await (await audits.add("any")).result(20) == "seen"
+    quiet.process.send_signal(signal.SIGTERM)
+    assert quiet.end() == 0
+    assert quiet.lines == []
+
+
 async def test_an_unreachable_server_is_waited_for(run: Run) -> None:
     """A worker that comes up before its server says so, and stops when told to."""
     log = run("app:emails", TORIL_URL="redis://127.0.0.1:1")

@@ -107,7 +107,8 @@ def load(targets: list[str], options: dict[str, Any]) -> list[Worker]:
             elif isinstance(member, Queue) and member not in queues:
                 if not member.processors:
                     raise ConfigurationError(
-                        f"{target}: queue {member.name!r} has no processors to run its jobs with"
+                        f"{target}: queue {member.name!r} has no processors to run its jobs with; "
+                        "name a module that imports those that define them"
                     )
                 queues.append(member)
     return found + [Worker(queue, **options) for queue in queues]
@@ -228,9 +229,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def set_up_logging(level: LogLevel, *, as_json: bool) -> None:
-    """Log to stderr, unless the program has set up logging itself."""
-    root = logging.getLogger()
+    """Log to stderr, or to where the program has said; a level that it has given to `toril` stays."""
+    root, ours = logging.getLogger(), logging.getLogger("toril")
     if root.handlers:
+        # Else a plain basicConfig() in the program, whose level is WARNING, would make the worker seem dead.
+        if ours.level == logging.NOTSET:
+            ours.setLevel(level.upper())
         return
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if as_json else HumanLines())
