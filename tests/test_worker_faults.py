@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from tests.patience import Heard
 from toril import (
     ConfigurationError,
     Connection,
@@ -27,6 +28,7 @@ from toril import (
     JobFailedError,
     LockLostError,
     Queue,
+    ServerUnreachableError,
     Worker,
 )
 
@@ -486,3 +488,29 @@ async def test_no_job_is_lost_or_doubled_by_broken_connections(
     jobs = await queue.get_completed()
     assert {job.id: job.attempts_made for job in jobs} == dict(runs)
     assert all(job.attempts_made == (2 if job.data["fails"] else 1) for job in jobs)
+
+
+async def test_a_move_that_was_never_heard_is_not_taken_for_made(
+    queue: Queue, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server could not be reached, and meanwhile another worker has the job: this one has lost it."""
+    job = await queue.add("a", attempts=2)
+    real, tries = queue.scripts.retry_job, 0
+
+    async def unreachable_at_first(*args: Any, **kwargs: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            await client.set(queue.keys.job(job.id) + ":lock", "another worker's")
+            raise ServerUnreachableError("away for longer than the lock")
+        await real(*args, **kwargs)
+
+    async def process(_: Job) -> None:
+        raise ValueError("boom")
+
+    monkeypatch.setattr(queue.scripts, "retry_job", unreachable_at_first)
+    worker = Worker(queue, process)
+    told = Heard(worker, "retried", "lock_lost")
+    async with worker:
+        ((name, *_),) = await told.wait()
+    assert name == "lock_lost"

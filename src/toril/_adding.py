@@ -16,15 +16,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from ._insisting import add_surely
 from ._wire import pack
 from .connection import SCRIPT_TIMEOUT, Connection, Lane
-from .errors import (
-    ConnectionLostError,
-    ScriptForgottenError,
-    ServerRefusedError,
-    ServerUnreachableError,
-    TorilError,
-)
+from .errors import ScriptForgottenError
 from .scripts import NewRecord, Receipt, Scripts
 
 __all__ = ["Adder", "how_many"]
@@ -46,9 +41,6 @@ _ENOUGH: Final = _Size(125, 250_000)
 _CALLS_IN_FLIGHT: Final = 2
 # Unless they are large enough: then what Python does for one call, and the server for another, overlaps.
 _FULL_CALLS_IN_FLIGHT: Final = 8
-# Seconds between tries of a call whose answer was lost. It is uncertain all that time what became of the
-# jobs, so it is worth some patience; a producer that waits for us is not kept for ever either.
-_WAITS: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
 
 _Answer = str | int
 
@@ -244,29 +236,11 @@ class Adder:
         Args:
             error: What became of a first try.
         """
-        is_uncertain = False
-        waits = iter(_WAITS)
-        while True:
-            if error is None or isinstance(error, ScriptForgottenError):
-                pass
-            elif isinstance(error, ServerUnreachableError | ServerRefusedError) and not is_uncertain:
-                # Nothing has been added, which is all that the caller needs to know.
-                raise error
-            elif isinstance(error, ConnectionLostError | ServerRefusedError):
-                is_uncertain = True
-                wait = next(waits, None)
-                if wait is None:
-                    raise ConnectionLostError(
-                        f"queue {self._name!r}: {error}; jobs may or may not have been added; "
-                        "with a job_id it is safe to add them again"
-                    ) from error
-                await asyncio.sleep(wait)
-            else:
-                raise error
-            try:
-                return await self._scripts.add_job(records, receipt._replace(is_repeat=is_uncertain))
-            except TorilError as failed:
-                error = failed
+        return await add_surely(
+            lambda is_repeat: self._scripts.add_job(records, receipt._replace(is_repeat=is_repeat)),
+            f"queue {self._name!r}",
+            first=None if isinstance(error, ScriptForgottenError) else error,
+        )
 
     def _end(self, batch: _Batch, receipt: Receipt, outcome: list[_Answer] | BaseException) -> None:
         self._free_slots.append(receipt.slot)

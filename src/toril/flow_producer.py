@@ -14,16 +14,14 @@ from typing import Any, Final, Self
 from redis.exceptions import RedisError
 
 from ._faults import explain
+from ._insisting import add_surely
 from ._shown import shown
 from ._tracing import About, Tracing, traced, with_metadata
 from .codec import dumps
 from .connection import Connection
 from .errors import (
     ConfigurationError,
-    ConnectionLostError,
     JobNotFoundError,
-    ServerUnreachableError,
-    TorilError,
     refusal,
 )
 from .job import Job
@@ -132,7 +130,8 @@ class FlowProducer:
                 parent here waits for ever, until `Job.remove_child_dependency` or a removal lets it go.
             ServerUnreachableError: Nothing was added.
             ServerRefusedError: The server is out of memory, or refuses otherwise; adding it again is safe.
-            ConnectionLostError: No answer, not to a second try either; it may or may not have been added.
+            ConnectionLostError: No answer, although it was asked for for some seconds; it may or may not have been
+                added.
         """
         if self._tracing is None:
             (added,) = await self._add_all([flow])
@@ -179,7 +178,9 @@ class FlowProducer:
                 roots[0].queue.scripts.command("release_parents", RELEASE_PARENTS, now_ms, *parents)
             )
         commands.append(("EXEC",))
-        answers = (await self._commit(commands))[len(_SCRIPTS) :]
+        # All ids are chosen here, so what was added is found again and added no second time.
+        answers = await add_surely(lambda _: self._commit(commands), f"flow of job {roots[0].record.name!r}")
+        answers = answers[len(_SCRIPTS) :]
         ids: dict[int, str | int] = {}
         for group, some in zip(groups, answers, strict=False):
             ids.update(zip(map(id, group), some, strict=True))
@@ -224,26 +225,12 @@ class FlowProducer:
 
     async def _commit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send a transaction, and return its answers."""
-        answers: list[Any] = (await self._send(commands))[-1]
+        answers: list[Any] = (await self.connection.execute_all(commands))[-1]
         for answer in answers:
             if isinstance(answer, RedisError):
                 # Refused inside the transaction, e.g. for want of memory.
                 raise explain(answer, self.connection.safe_url)
         return answers
-
-    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        try:
-            return await self.connection.execute_all(commands)
-        except ServerUnreachableError:
-            raise
-        except ConnectionLostError:
-            pass
-        try:
-            # All ids are chosen here, so what was added is found again and added no second time.
-            return await self.connection.execute_all(commands)
-        except TorilError as error:
-            # Of the second try alone it may be true that nothing was added.
-            raise ConnectionLostError(f"{error}; the flow may or may not have been added") from error
 
     async def _grown(self, job: Job[Any], depth: int, max_children: int) -> Flow:
         if depth <= 1:

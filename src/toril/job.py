@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import options as options_module
-from ._under_lock import insist, under_lock
+from ._under_lock import under_lock, write_surely
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads, read_int
 from .errors import (
@@ -351,7 +351,9 @@ class Job(JobChildren, Generic[R_co]):
         """
         text = dumps(progress, f"job {self.id!r}: progress")
         check_size(text, self.queue.limits.progress, f"job {self.id!r}: progress", "Limits.progress")
-        await insist(self, "progress", lambda: self.queue.scripts.update_progress(self.id, self._token, text))
+        await write_surely(
+            self, "progress", lambda: self.queue.scripts.update_progress(self.id, self._token, text)
+        )
         self._record["progress"] = text
         if self._on_progress is not None:
             self._on_progress(self, progress)
@@ -365,7 +367,7 @@ class Job(JobChildren, Generic[R_co]):
         """
         text = dumps(data, f"job {self.id!r}: data")
         check_size(text, self.queue.limits.data, f"job {self.id!r}: data", "Limits.data")
-        await insist(self, "data", lambda: self.queue.scripts.update_data(self.id, self._token, text))
+        await write_surely(self, "data", lambda: self.queue.scripts.update_data(self.id, self._token, text))
         self._record["data"] = text
         self._data = _UNREAD
 

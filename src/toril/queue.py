@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, ca
 
 from ._adding import Adder, how_many
 from ._durability import add_durably
+from ._insisting import add_surely
 from ._per_loop import PerLoop
 from ._repeating import RepeatStrategy
 from ._shown import shown
@@ -26,12 +27,8 @@ from .codec import dumps, loads
 from .connection import Connection
 from .errors import (
     ConfigurationError,
-    ConnectionLostError,
-    DurabilityError,
     ScriptForgottenError,
     SerializationError,
-    ServerUnreachableError,
-    TorilError,
     refusal,
 )
 from .job import Job
@@ -286,27 +283,17 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
         ids = [record.job_id for record in named]
         where = f"queue {self.name!r}"
         command = self.scripts.command("add_job", ADD_JOB, *self.scripts.add_job_args(named))
-        try:
-            return await add_durably(self.connection, command, durability, where, ids)
-        except ScriptForgottenError:
-            await self.connection.execute_all(
-                [("EXISTS", self.keys.key("id")), ("SCRIPT", "LOAD", load("add_job").text)]
-            )
-            return await add_durably(self.connection, command, durability, where, ids)
-        except ServerUnreachableError:
-            raise
-        except ConnectionLostError:
-            pass
-        try:
-            return await add_durably(self.connection, command, durability, where, ids)
-        except DurabilityError:
-            raise
-        except TorilError as error:
-            # Of the second try alone it may be true that nothing was added.
-            raise ConnectionLostError(
-                f"{where}: {error}; jobs may or may not have been added; "
-                "with a job_id it is safe to add them again"
-            ) from error
+
+        async def add(_: bool) -> list[str | int]:
+            try:
+                return await add_durably(self.connection, command, durability, where, ids)
+            except ScriptForgottenError:
+                await self.connection.execute_all(
+                    [("EXISTS", self.keys.key("id")), ("SCRIPT", "LOAD", load("add_job").text)]
+                )
+                return await add_durably(self.connection, command, durability, where, ids)
+
+        return await add_surely(add, where)
 
     def new_record(
         self, name: str, data: Any, options: Mapping[str, Any]

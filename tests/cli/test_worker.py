@@ -225,7 +225,7 @@ async def test_a_program_that_sets_up_logging_does_not_silence_its_worker(
 async def test_an_unreachable_server_is_waited_for(run: Run) -> None:
     """A worker that comes up before its server says so, and stops when told to."""
     log = run("app:emails", TORIL_URL="redis://127.0.0.1:1")
-    log.wait_for("127.0.0.1:1", "trying until it works")
+    log.wait_for("127.0.0.1:1", "trying again")
     log.process.send_signal(signal.SIGTERM)
     assert log.end() == 0
 

@@ -23,23 +23,25 @@ class Patience:
 
     Args:
         what: What is being tried, with the name of its queue.
+        log: Without it the worker's.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, log: logging.Logger | None = None) -> None:
         self._what = what
+        self._log = log or logger
         self.failures: int = 0
 
     def failed(self, error: BaseException) -> float:
         """Note a fault; return how many seconds to wait."""
         self.failures += 1
         if self.failures == 1:
-            logger.warning("%s: %s; trying until it works", self._what, error)
+            self._log.warning("%s: %s; trying again", self._what, error)
         return min(_SHORTEST * 2.0 ** min(self.failures, 10), _LONGEST) * random.uniform(0.5, 1)
 
     def worked(self) -> None:
         """Note that it works."""
         if self.failures:
-            logger.warning("%s: works again after %d failed tries", self._what, self.failures)
+            self._log.warning("%s: works again after %d failed tries", self._what, self.failures)
             self.failures = 0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
+from .._insisting import for_ever, insist
 from .._sandbox import pool
 from .._sandbox.pool import Sandboxes
 from .._tracing import Tracing
@@ -21,9 +22,7 @@ from .._under_lock import under_lock
 from ..backoff import STOP, milliseconds, wait_ms
 from ..codec import dumps
 from ..errors import (
-    AuthenticationError,
     ConfigurationError,
-    ConnectionLostError,
     DelayedError,
     FailedChildrenError,
     JobNotFoundError,
@@ -31,7 +30,6 @@ from ..errors import (
     LockLostError,
     RateLimitError,
     SerializationError,
-    ServerRefusedError,
     TransitionError,
     UnrecoverableError,
     WaitingChildrenError,
@@ -46,7 +44,6 @@ from ..queue import Queue
 from ..scripts import FinishedJob
 from . import threads
 from .claims import Claim, Settings
-from .patience import Patience
 from .reasons import reason_of, trace_of
 from .threads import Threads
 from .unknown import PutOff, UnknownNames
@@ -487,13 +484,13 @@ class Running:
             claim.is_ending = False
 
     async def _try_until_it_works(self, claim: Claim, move: Callable[[], Awaitable[object]]) -> bool:
-        patience = Patience(f"job {claim.job.id!r} in queue {self._queue.name!r}: moving it")
-        is_uncertain = False
-        while not claim.is_lost:
+        async def once(may_have_been_heard: bool) -> bool:
+            if claim.is_lost:
+                return False
             try:
                 await under_lock(claim.job, move)
             except _OURS_NO_MORE as error:
-                if is_uncertain:
+                if may_have_been_heard:
                     # The first try was heard, only its answer was lost.
                     return True
                 logger.warning("%s", error)
@@ -504,14 +501,9 @@ class Running:
             except TransitionError as error:
                 logger.error("%s", error)
                 return False
-            except (ConnectionLostError, ServerRefusedError, AuthenticationError) as error:
-                # A password that is refused while a worker runs may be one that is being changed.
-                is_uncertain = is_uncertain or isinstance(error, ConnectionLostError)
-                await asyncio.sleep(patience.failed(error))
-            else:
-                patience.worked()
-                return True
-        return False
+            return True
+
+        return await insist(once, f"job {claim.job.id!r} in queue {self._queue.name!r}: moving it", for_ever)
 
 
 def _is_async(process: Process) -> bool:
