@@ -25,9 +25,12 @@ DEV_LOCK := requirements/dev.txt
 BENCHED := $(addsuffix /.installed,$(addprefix benchmarks/,.venv .venv-arq .venv-saq))
 # Likewise the Python port of BullMQ, to whom `make chaos` does the same.
 HARMED := chaos/.venv/.installed
+# What draws its inputs by chance.
+FUZZED := tests/fuzz tests/cli/test_any_words.py tests/test_cron.py tests/test_codec.py tests/test_keys.py tests/test_options.py \
+	tests/test_signature.py tests/test_backoff.py tests/test_clock.py tests/interop/test_cron.py
 PROJECTS := . $(dir $(wildcard pharmacy_coverage/pyproject.toml))
 
-.PHONY: help run test check format docs chaos bench bench-quick differential lock clean
+.PHONY: help run test check format docs fuzz chaos bench bench-quick differential lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F: '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -54,6 +57,9 @@ format: $(VENV)/.dev-installed  ## Format the code, and mend what the linter can
 
 docs: $(VENV)/.dev-installed  ## Run the code in README and docs, and follow their links.
 	@$(BIN)/python -m pytest tests/test_docs.py
+
+fuzz: $(VENV)/.dev-installed $(if $(NODE),interop/node_modules/.package-lock.json)  ## Search longer, and elsewhere, for inputs that break something (TIMES=20).
+	@TORIL_FUZZ=$(or $(TIMES),20) $(BIN)/python -m pytest -q --timeout=7200 $(FUZZED)
 
 chaos: $(VENV)/.dev-installed $(HARMED) $(if $(NODE),interop/node_modules/.package-lock.json)  ## Play the fault matrix, and write its tables in docs/.
 	@status=0; \

@@ -240,7 +240,8 @@ def _ms(face: datetime, offset: timedelta | None) -> int:
 @lru_cache(maxsize=512)
 def _parse(pattern: str) -> Cron:
     try:
-        words = _ALIASES.get(pattern.strip(), pattern).split()
+        # Node's parser knows them by themselves only, without a space around.
+        words = _ALIASES.get(pattern, pattern).split()
         if not 1 <= len(words) <= 6:
             raise ValueError(f"it has {len(words)} fields")
         words = [*_DEFAULTS[: 6 - len(words)], *words]
@@ -260,10 +261,9 @@ def _expand(word: str, field: _Field) -> str:
     numbers: list[int] = []
     others: list[str] = []
     for item in word.split(","):
-        upper = item.upper()
-        if field.high == 31 and upper == "L":
+        if field.high == 31 and item == "L":
             others.append("L")
-        elif field.high == 7 and upper.endswith("L") and len(item) > 1:
+        elif field.high == 7 and item.endswith("L") and len(item) > 1:
             others.append(f"{field.number(item[:-1]) % 7}L")
         elif field.high == 7 and "#" in item:
             day, _, which = item.partition("#")

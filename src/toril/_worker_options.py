@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._shown import shown
 from .backoff import Duration, milliseconds
 from .errors import ConfigurationError
 from .options import KeepJobs, KeepRule, keep_rule, stored_keep
@@ -36,7 +37,9 @@ def whole(value: int, where: str, option: str, least: int) -> int:
         ConfigurationError: It cannot be; says whose and which option.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{where}: {option} must be a whole number, at least {least}; got {value!r}")
+        raise ConfigurationError(
+            f"{where}: {option} must be a whole number, at least {least}; got {shown(value)}"
+        )
     return value
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
+from ._shown import shown
 from .errors import ConfigurationError, TooLargeError
 
 __all__ = ["DEFAULT_LIMITS", "MAX_NAME_BYTES", "Limits", "check_count", "check_job_name", "check_size"]
@@ -44,7 +45,7 @@ class Limits:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(
-                    f"Limits: {field.name} must be a whole number, at least 1; got {value!r}"
+                    f"Limits: {field.name} must be a whole number, at least 1; got {shown(value)}"
                 )
 
 

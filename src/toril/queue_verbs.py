@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ._shown import shown
 from ._tracing import Tracing, traced
 from .backoff import Duration, milliseconds
 from .clock import Clock
@@ -100,8 +101,7 @@ class QueueVerbs:
 
     async def set_global_concurrency(self, concurrency: int) -> None:
         """Let no more than so many jobs of this queue run at once, over all workers."""
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"queue {self.name!r}: concurrency must be a whole number, at least 1")
+        positive_count(concurrency, f"queue {self.name!r}: concurrency")
         await self.connection.execute("HSET", self.keys.key("meta"), "concurrency", concurrency)
 
     async def get_global_concurrency(self) -> int | None:
@@ -120,10 +120,7 @@ class QueueVerbs:
 
     async def set_global_rate_limit(self, most: int, duration: Duration) -> None:
         """Let no more than `most` jobs of this queue start per `duration`, over all workers."""
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(
-                f"queue {self.name!r}: the rate limit must be a whole number, at least 1"
-            )
+        positive_count(most, f"queue {self.name!r}: the rate limit")
         window = milliseconds(duration, "rate limit duration")
         if window < 1:
             raise ConfigurationError(f"queue {self.name!r}: the rate limit's duration must be at least 1 ms")
@@ -401,5 +398,7 @@ def positive_count(count: int, what: str) -> None:
     Raises:
         ConfigurationError: It is such.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{what} must be a whole number, at least 1; got {count!r}")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_SAFE_INTEGER:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(
+            f"{what} must be a whole number, at least 1 and below 2^53; got {shown(count)}"
+        )

@@ -120,7 +120,10 @@ def deep(levels: int) -> Any:
 )
 @example(jobs=[("a", deep(64), {}), ("a", deep(65), {}), ("a", deep(200), {})])
 @example(jobs=[("a", "x" * (1024 * 1024 - 2), {}), ("a", "x" * (1024 * 1024 - 1), {})])
-@example(jobs=[("a", {str(number): number for number in range(50_000)}, {})])
+@example(jobs=[("a", dict.fromkeys(map(str, range(100_000)), 0), {}), ("a", {"a": 10**400}, {})])
+@example(
+    jobs=[("a", {"__proto__": 1, "constructor": {"a.b": 2}, "\u2028": "\u202e\x00"}, {"priority": 10**400})]
+)
 @given(jobs=st.lists(st.tuples(TEXTS, DATA, OPTIONS), min_size=1, max_size=4))
 def test_all_or_nothing(
     server: EmbeddedServer, prefix: str, jobs: list[tuple[Any, Any, dict[str, Any]]]

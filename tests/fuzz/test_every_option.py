@@ -16,7 +16,7 @@ import pytest
 from toril import Deduplication, Exponential, Fixed, KeepJobs, Limits, Queue, TorilError, Worker
 
 NUMBERS: list[Any] = [
-    *(-1, 0, 1, 2**21, 2**21 + 1, 2**31, 2**53, 2**63, 10**400, 0.5, -0.0, 5e-324, 1e308, math.nan, math.inf),
+    *(-1, 0, 1, 2**21, 2**21 + 1, 2**31, 2**53, 2**63, 10**400, 10**5000, 0.5, -0.0, 5e-324, 1e308, math.nan, math.inf),
     *("5", "", True, None, [], {}, b"1", object()),
 ]  # fmt: skip
 """Beyond the largest priority, beyond the year 10000 as a delay, beyond a float."""

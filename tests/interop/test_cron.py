@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tests.fuzz import TIMES, examples
 from toril._cron import Cron, zone
 from toril.errors import ConfigurationError
 
@@ -100,6 +102,54 @@ def random_cases(names: tuple[str, ...], count: int, seed: int) -> list[Case]:
     return cases
 
 
+ODD_WORDS = [
+    "?", "L", "l", "W", "LW", "15W", "#", "1#6", "5#3", "1#0", "sun", "mon", "JAN", "dec", "foo", "*/0", "*/5",
+    "0", "7", "8", "60", "24", "32", "13", "-1", "1-", "-", "1-5", "5-1", "1-5/2", "1-5/0", "/5", "5/", "*/",
+    "*/*", "1,2", "1,", ",1", "1,,2", "1,1", "1,*", "*,1", "?/2", "0x1", "1e1", "1.5", "+1", "01", "007", "99999",
+    "1-2-3", "1/2/3", "5L", "5l", "L5", "L-2", "1L,2", "sunL", "sunl", "sun#2", "sun-tue", "tue-sun", "mon/2",
+    "1#2,3", "1#2#3", "*L", "@", "@daily", "@Daily", "$", "٣", "１", "é", "H", "R", "?-?", "*-5", "1-*", "~", "^",
+    "1-5,7", "1-31/40", "0-59/60", "*/60", "*/61", "*/100", "7#5", "7L", "0-7", "5-7", "sat-sun", "6-0",
+]  # fmt: skip
+ODD_CHARACTERS = "*/-,#L?W0123456789 sunMONjan@"
+
+
+def spoilt_pattern(chance: random.Random) -> str:
+    """One that somebody may have mistyped, or that is no pattern at all."""
+    words = random_pattern(chance).split()
+    kind = chance.random()
+    if kind < 0.5:
+        for _ in range(chance.randint(1, 2)):
+            words[chance.randrange(len(words))] = chance.choice(ODD_WORDS)
+    elif kind < 0.7:
+        words = chance.choices(ODD_WORDS, k=chance.randint(1, 7))
+    elif kind < 0.9:
+        text = list(" ".join(words))
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(text) + 1)
+            text[at : at + chance.randint(0, 1)] = chance.choices(ODD_CHARACTERS, k=chance.randint(0, 1))
+        return "".join(text)
+    else:
+        return "".join(chance.choices(ODD_CHARACTERS, k=chance.randint(0, 14)))
+    return chance.choice([" ", " ", "  ", "\t", "\u2028"]).join(words)
+
+
+def is_sensible(pattern: str) -> bool:
+    """Whether each word is one that people write: a value, a span, steps, the last day, the second Friday."""
+    months, days = "jan feb mar apr may jun jul aug sep oct nov dec", "sun mon tue wed thu fri sat"
+    fields = ["", "", "", "", months, days]
+    words = pattern.split()
+    if not 5 <= len(words) <= 6:
+        return False
+    for word, names in zip(words, fields[-len(words) :], strict=True):
+        value = "|".join([r"[0-9]{1,4}", *names.split()])
+        items = [rf"(?:[*?]|(?:{value})(?:-(?:{value}))?)(?:/[0-9]{{1,4}})?"]
+        items += [rf"(?:{value})L", rf"(?:{value})#[1-5]"] if names == days else []
+        items += ["L"] if word is words[-3] else []
+        if not all(re.fullmatch("|".join(items), item, re.IGNORECASE) for item in word.split(",")):
+            return False
+    return True
+
+
 def ours(pattern: str, name: str, after: int) -> int | str | None:
     try:
         return Cron.parse(pattern).next_after(after, zone(name))
@@ -158,9 +208,30 @@ async def test_in_unusual_zones_they_differ_only_at_a_change(node: Node) -> None
     assert differences < len(cases) * 0.03
 
 
+async def test_spoilt_patterns_are_read_alike_or_refused(node: Node) -> None:
+    """What Node refuses is refused, what both read fires at the same time, and what makes sense is read."""
+    chance = random.Random(None if TIMES > 1 else 3)
+    cases = [(spoilt_pattern(chance), "UTC", 1_768_472_430_000) for _ in range(examples(3000))]
+    answers = await node.ask("cron", deadline=60 * TIMES, cases=cases)
+
+    read, wrong = 0, list[str]()
+    for case, theirs in zip(cases, answers, strict=True):
+        mine = ours(*case)
+        read += isinstance(mine, int)
+        if isinstance(theirs, int) and isinstance(mine, str):
+            # Of what Node reads, toril refuses what says nothing.
+            if is_sensible(case[0]) and not re.search("[hH]", case[0]):
+                wrong.append(told(case, theirs, mine))
+        elif isinstance(theirs, int) != isinstance(mine, int) or (isinstance(theirs, int) and theirs != mine):
+            wrong.append(told(case, theirs, mine))
+    assert wrong == []
+    assert read > len(cases) // 20
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
+        "0 0 l * *", "@daily ", " @daily", "@daily\n",
         "0 0 * * 0,7", "0 0 LW * *", "0 0 L-2 * *", "30-10 * * * *", "*/0 * * * *", "0 0 31 2 *",
         "0 0 * * 1,3#2", "@midnight", "1 2 3 4 5 6 7", "0 0 * * L", "*/5,*/7 * * * *", "0 0 * * *,1",
         "@DAILY",
