@@ -243,7 +243,7 @@ async def test_calls_behind_each_other_keep_their_order(queue: Queue, how: str) 
 
 
 async def test_large_jobs_are_cut_into_smaller_calls(queue: Queue) -> None:
-    """A call carries a million characters, of a long list a quarter: none holds up the server; the order stays."""
+    """A call carries a million characters, of a long list an eighth: none holds up the server; the order stays."""
     large = "x" * 300_000
     await queue.add("first")
     before = await evalshas(queue)

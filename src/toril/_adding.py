@@ -35,12 +35,12 @@ class _Size(NamedTuple):
 # A longer list is cut, so that no call holds up the server.
 _LARGE: Final = _Size(500, 1_000_000)
 # What leaves at once, so that the server works while others still add. A larger call is hardly cheaper by the job.
-_ENOUGH: Final = _Size(125, 250_000)
+_ENOUGH: Final = _Size(64, 125_000)
 
 # Two calls in flight keep the server busy while Python prepares the next one; more only make batches smaller.
 _CALLS_IN_FLIGHT: Final = 2
 # Unless they are large enough: then what Python does for one call, and the server for another, overlaps.
-_FULL_CALLS_IN_FLIGHT: Final = 8
+_FULL_CALLS_IN_FLIGHT: Final = 16
 
 _Answer = str | int
 
