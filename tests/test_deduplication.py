@@ -32,6 +32,14 @@ async def test_simple_drops_until_the_first_has_ended(queue: Queue) -> None:
     assert (await queue.add("report", deduplication=Deduplication("r"))).id != first.id
 
 
+async def test_a_ttl_of_0_is_none(queue: Queue) -> None:
+    """The id is taken until its job has ended, as in BullMQ, and not for no time at all."""
+    first = await queue.add("report", deduplication=Deduplication("r", ttl=0))
+    assert (await queue.add("report", deduplication=Deduplication("r", ttl=0))).id == first.id
+    await first.remove()
+    assert (await queue.add("report", deduplication=Deduplication("r", ttl=0))).id != first.id
+
+
 async def test_throttling_drops_for_a_time(queue: Queue) -> None:
     """With `ttl` the id is taken for that time, although the first has ended, and free afterwards."""
     throttle = Deduplication("r", ttl=60)

@@ -71,7 +71,8 @@ class Deduplication:
 
     Args:
         id: What the jobs have in common.
-        ttl: Jobs are dropped for this time only, whether or not the first has ended.
+        ttl: Jobs are dropped for this time only, whether or not the first has ended. 0 is no time of its own, as None
+            is: BullMQ reads it so too.
         extend: Each dropped job lets `ttl` begin anew.
         replace: A job that is still delayed makes way for the newer one.
         reschedule: A job that is still delayed takes over the delay of the dropped one.

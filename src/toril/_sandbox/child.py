@@ -246,5 +246,7 @@ def _die_with_the_worker() -> None:
         return
     import ctypes
 
+    # The system means the thread that has started us: the one that runs the worker's event loop, which ends no earlier
+    # than the worker unless a program moves its loop from thread to thread.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
