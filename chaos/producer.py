@@ -27,6 +27,7 @@ from toril import (
 )
 
 from .ledger import Ledger
+from .pace import at_rate
 
 
 def shape(
@@ -63,7 +64,6 @@ async def main(options: dict[str, Any]) -> None:
     chance = random.Random(options["seed"])
     is_over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
-    limit = asyncio.Semaphore(options.get("in_flight", 200))
     async with Queue(options["queue"], connection=options["url"]) as queue:
         flows = FlowProducer(connection=queue.connection)
 
@@ -119,23 +119,14 @@ async def main(options: dict[str, Any]) -> None:
                 await add_bulk(number)
             return
 
-        async def one(number: int) -> None:
-            try:
-                await add(number)
-            finally:
-                limit.release()
-
-        began = asyncio.get_running_loop().time()
-        number = 0
-        async with asyncio.TaskGroup() as group:
-            while not is_over.is_set() or number < options.get("count", 0):
-                number += 1
-                wait = began + number / options["rate"] - asyncio.get_running_loop().time()
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                await limit.acquire()
-                group.create_task(one(number))
-    book.write("done", count=number)
+        count = await at_rate(
+            add,
+            options["rate"],
+            is_over,
+            least=options.get("count", 0),
+            in_flight=options.get("in_flight", 200),
+        )
+    book.write("done", count=count)
 
 
 def flow(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-__all__ = ["DEADLINE", "Running"]
+__all__ = ["DEADLINE", "Running", "is_running"]
 
 DEADLINE: Final = 60.0
 """Seconds for one program or one line; a loaded machine may need some of it."""
@@ -77,3 +77,11 @@ class Running:
             raise
         if kind is None:
             assert code == 0, f"{self._name} exited with {code} after SIGTERM:\n" + "\n".join(self.lines)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process. What init has not fetched yet is dead all the same."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -16,7 +16,7 @@ import pytest
 
 from tests import sandboxed
 from tests.patience import Heard, ended, until
-from tests.programs import DEADLINE
+from tests.programs import DEADLINE, is_running
 from toril import (
     ConfigurationError,
     DelayedError,
@@ -46,16 +46,6 @@ def server() -> Iterator[EmbeddedServer]:
         pytest.skip(str(error))
     with server:
         yield server
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    # What init has not fetched yet is dead all the same.
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def sandbox(queue: Queue, function: Callable[..., Any], **options: Any) -> Any:
@@ -158,7 +148,7 @@ async def test_a_crash_fails_one_job(queue: Queue) -> None:
     ]
     # A child is kept for the next job.
     assert one == other
-    assert not is_alive(one)
+    assert not is_running(one)
 
 
 async def test_children_are_exchanged_after_so_many_jobs(queue: Queue) -> None:
@@ -184,7 +174,7 @@ async def test_an_endless_loop_is_timed_out(queue: Queue) -> None:
         (error,) = await ended(job)
 
     assert error.failed_reason == "timed out after 0.2 s"
-    assert not is_alive(heard.told[0][2])
+    assert not is_running(heard.told[0][2])
 
 
 async def test_a_cancelled_job_is_killed_whatever_it_does(queue: Queue) -> None:
@@ -204,7 +194,7 @@ async def test_a_cancelled_job_is_killed_whatever_it_does(queue: Queue) -> None:
     assert len(pids) == 3
     assert [error.failed_reason for error in errors] == ["the job was cancelled: too late"] * 2
     assert all(isinstance(error, JobFailedError) for error in errors)
-    await until("the end of the processes", lambda: not any(map(is_alive, pids)))
+    await until("the end of the processes", lambda: not any(map(is_running, pids)))
 
 
 async def test_a_worker_that_stops_hands_back(queue: Queue) -> None:
@@ -216,7 +206,7 @@ async def test_a_worker_that_stops_hands_back(queue: Queue) -> None:
     async with worker:
         await heard.wait()
 
-    assert not is_alive(heard.told[0][2])
+    assert not is_running(heard.told[0][2])
     await job.refresh()
     assert (await job.get_state(), job.attempts_made) == ("waiting", 0)
 
@@ -256,7 +246,7 @@ async def test_no_child_outlives_a_killed_worker(queue: Queue, server_url: str, 
 
     spinning, (holding,) = (job.progress for job in endless)
     pids = [idle, spinning] + [holding] * sys.platform.startswith("linux")
-    await until("the children's end", lambda: not any(map(is_alive, pids)))
+    await until("the children's end", lambda: not any(map(is_running, pids)))
     with contextlib.suppress(ProcessLookupError):
         os.kill(holding, signal.SIGKILL)
 

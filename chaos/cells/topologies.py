@@ -38,6 +38,18 @@ async def rules(port: int) -> bool:
     return bool(role[0] == "master")
 
 
+async def take_over(stage: Stage, primary: EmbeddedServer, replica_port: int) -> None:
+    """Kill the primary, wait until its replica rules, and watch what follows."""
+    stage.fault("primary ends")
+    began = time.monotonic()
+    await asyncio.to_thread(primary.kill)
+    stage.port = replica_port
+    await until("the replica to rule", lambda: rules(replica_port))
+    stage.healed("replica rules")
+    stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
+    await stage.pause(8.0)
+
+
 @cell(
     "18",
     "fail-over by Sentinel: the primary is killed",
@@ -50,14 +62,7 @@ async def fail_over(stage: Stage) -> None:
     stage.loses_data = True
     replica = await replica_of(stage, stage.port)
     await begin(stage, f"redis+sentinel://127.0.0.1:{await watch_over(stage, stage.port)}/main/0")
-    stage.fault("primary ends")
-    began = time.monotonic()
-    await asyncio.to_thread(stage.server.kill)
-    stage.port = replica.port
-    await until("the replica to rule", lambda: rules(replica.port))
-    stage.healed("replica rules")
-    stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
-    await stage.pause(8.0)
+    await take_over(stage, stage.server, replica.port)
 
 
 async def part(stage: Stage, *safe: str) -> None:
@@ -174,14 +179,7 @@ async def begin_on_cluster(stage: Stage, with_replica: bool = False) -> list[Emb
 async def kill_node(stage: Stage) -> None:
     stage.loses_data = True
     nodes = await begin_on_cluster(stage, with_replica=True)
-    stage.fault("primary ends")
-    began = time.monotonic()
-    await asyncio.to_thread(nodes[0].kill)
-    stage.port = nodes[3].port
-    await until("the replica to rule", lambda: rules(nodes[3].port))
-    stage.healed("replica rules")
-    stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
-    await stage.pause(8.0)
+    await take_over(stage, nodes[0], nodes[3].port)
     crossed = [
         line for one in stage.everyone if "CROSSSLOT" in (line := one.output.read_text(errors="replace"))
     ]

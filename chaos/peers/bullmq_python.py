@@ -20,6 +20,7 @@ from typing import Any
 from bullmq import FlowProducer, Queue, Worker
 
 from chaos.ledger import Ledger
+from chaos.pace import at_rate
 
 
 async def work(options: dict[str, Any]) -> None:
@@ -70,7 +71,6 @@ async def produce(options: dict[str, Any]) -> None:
     queue = Queue(options["queue"], {"connection": options["url"]})
     flows = FlowProducer(options["url"])
     keep = options.get("keep")
-    limit = asyncio.Semaphore(200)
 
     async def add(number: int) -> None:
         data = {"n": number, "ms": chance.uniform(*options.get("ms", (2, 30))), "pad": "x" * 140}
@@ -128,23 +128,8 @@ async def produce(options: dict[str, Any]) -> None:
                 book.write("acked", id=member)
             return
 
-    async def one(number: int) -> None:
-        try:
-            await add(number)
-        finally:
-            limit.release()
-
-    began = time.monotonic()
-    number = 0
-    async with asyncio.TaskGroup() as group:
-        while not is_over.is_set() or number < options.get("count", 0):
-            number += 1
-            wait = began + number / options["rate"] - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await limit.acquire()
-            group.create_task(one(number))
-    book.write("done", count=number)
+    count = await at_rate(add, options["rate"], is_over, least=options.get("count", 0), in_flight=200)
+    book.write("done", count=count)
     os._exit(0)
 
 

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import is_running
+
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # `dev` is not installed; it runs from the root of the repository.
     sys.path.insert(0, str(ROOT))
-
-
-def is_running(pid: int) -> bool:
-    """A zombie counts as gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture
