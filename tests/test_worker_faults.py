@@ -490,6 +490,16 @@ async def test_no_job_is_lost_or_doubled_by_broken_connections(
     assert all(job.attempts_made == (2 if job.data["fails"] else 1) for job in jobs)
 
 
+async def test_a_reason_that_is_no_utf8_fails_a_job_that_was_fetched_by_hand(queue: Queue) -> None:
+    """As it does in a worker that runs: half a surrogate pair is replaced."""
+    await queue.add("a")
+    job = await Worker(queue, print).get_next_job()
+    assert job is not None
+    await job.move_to_failed("caf\udce9")
+    await job.refresh()
+    assert (await job.get_state(), job.failed_reason, job.stacktrace) == ("failed", "caf?", ["caf?"])
+
+
 async def test_a_move_that_was_never_heard_is_not_taken_for_made(
     queue: Queue, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import redis
 import redis.asyncio
@@ -29,6 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ._clients import MOST_LANES, LoopClients, Turns
+from ._closing import Closing
 from ._faults import explain, first_line, safe_url
 from ._per_loop import PerLoop
 from ._sentinels import Address
@@ -64,7 +64,7 @@ _TURNS_TO_HEAR: Final = 3
 logger = logging.getLogger("toril.connection")
 
 
-class Connection:
+class Connection(Closing):
     """A server, by its URL; opened when it is first used, on whatever event loop that is.
 
     Args:
@@ -296,14 +296,6 @@ class Connection:
         if self._lease is not None and not self._clients:
             self._lease.release()
             self._lease = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _take(self, clients: LoopClients) -> Lane:
         try:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from ._closing import Closing
 from ._faults import explain
 from ._insisting import add_surely
 from ._shown import shown
@@ -90,7 +90,7 @@ class _Node:
         return self.queue.keys.job(self.record.job_id)
 
 
-class FlowProducer:
+class FlowProducer(Closing):
     """Adds flows.
 
     Args:
@@ -214,14 +214,6 @@ class FlowProducer:
         """Close what this event loop has opened."""
         if self._owns_connection:
             await self.connection.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _commit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send a transaction, and return its answers."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import options as options_module
+from ._loops.reasons import kept_traces
 from ._under_lock import under_lock, write_surely
 from .backoff import Duration, milliseconds
 from .codec import dumps, loads, read_int
@@ -500,9 +501,7 @@ class Job(JobChildren, Generic[R_co]):
         Raises:
             LockLostError, JobNotFoundError, JobNotInStateError: It is this worker's no longer.
         """
-        limit = self.options.stack_trace_limit
-        kept = [*self.stacktrace, stacktrace or reason]
-        traces = dumps(kept if limit is None else kept[-limit:] if limit else [])
+        traces = kept_traces(self.stacktrace, stacktrace or reason, self.options.stack_trace_limit)
         keep = self.options.keep_failed or KeepRule()
         end = FinishedJob(self.id, self._token, "failed", reason, traces, self.options.attempts, keep)
         await self._finish(end)

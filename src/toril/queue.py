@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
 
 from ._adding import Adder, how_many
+from ._closing import Closing
 from ._durability import add_durably
 from ._insisting import add_surely
 from ._per_loop import PerLoop
@@ -69,7 +69,7 @@ class NewJob:
     options: JobOptions = field(default_factory=lambda: JobOptions())
 
 
-class Queue(QueueVerbs, QueueGetters, JobSchedulers):
+class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
     """A queue by name. Making one costs nothing; the connection opens with the first call.
 
     One object serves any number of event loops, one after another or in several threads.
@@ -466,14 +466,6 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers):
             await adder.drain()
         if self._owns_connection:
             await self.connection.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 async def find_queues(connection: str | Connection | None = None, prefix: str = "bull") -> list[str]:

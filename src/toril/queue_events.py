@@ -12,9 +12,9 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from ._closing import Closing
 from .backoff import Duration, milliseconds
 from .codec import loads
 from .connection import Connection, Lane
@@ -84,7 +84,7 @@ class Event:
         return self.fields.get("failedReason")
 
 
-class QueueEvents:
+class QueueEvents(Closing):
     """The events of a queue, for `async for`, from whichever process they come.
 
     It survives a lost connection and goes on where it was.
@@ -197,11 +197,6 @@ class QueueEvents:
     async def __aenter__(self) -> Self:
         await self.open()
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class EndListener:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from ._closing import Closing
 from .connection import Connection
 from .errors import ConfigurationError
 from .keys import QueueKeys
@@ -37,7 +37,7 @@ _TAKEN: Final = frozenset(
 )
 
 
-class QueueEventsProducer:
+class QueueEventsProducer(Closing):
     """Publishes events under names of one's own. `QueueEvents` hears them, in Python and in Node.
 
     Args:
@@ -89,11 +89,3 @@ class QueueEventsProducer:
         """Close what this event loop has opened."""
         if self._owns_connection:
             await self.connection.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

@@ -73,6 +73,11 @@ class Claim:
     has_slot: bool = True
     trace: JobTrace | None = None
 
+    @property
+    def is_taken_away(self) -> bool:
+        """Whether its processor is not to go on, for whichever reason."""
+        return self.is_lost or self.is_given_back or self.is_cancelled
+
     def cancel(self) -> None:
         """Take the job away from its processor."""
         # A task that is cancelled before its first step never runs, and could not hand the job back.

@@ -141,7 +141,7 @@ class LastChances:
         return None
 
     def _is_ready(self, held: Claim, now: float) -> bool:
-        if held.is_lost or held.is_given_back or held.is_cancelled:
+        if held.is_taken_away:
             # It will not run, but its task has to say so.
             return True
         if self._is_fetching():

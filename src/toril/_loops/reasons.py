@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
+from ..codec import dumps
 from ..errors import SandboxError
 
-__all__ = ["reason_of", "trace_of"]
+__all__ = ["kept_traces", "reason_of", "trace_of"]
 
 _LONGEST_TRACE: Final = 16 * 1024
 _LONGEST_REASON: Final = 4 * 1024
@@ -43,3 +44,12 @@ def trace_of(error: BaseException, own_files: Collection[str]) -> str:
         # The end says what happened, the beginning where it began.
         trace = trace[: _LONGEST_TRACE // 4] + "\n…\n" + trace[-_LONGEST_TRACE * 3 // 4 :]
     return trace
+
+
+def kept_traces(earlier: Sequence[str], trace: str, most: int | None) -> str:
+    """Return a job's traces with a new one, as JSON: the last `most` of them, None for all."""
+    traces = [*earlier, trace]
+    if most is not None:
+        traces = traces[-most:] if most else []
+    # Half of a surrogate pair in one of them must not keep the job from ending.
+    return dumps([text.encode("utf-8", "replace").decode() for text in traces], "stack trace")

@@ -44,7 +44,7 @@ from ..queue import Queue
 from ..scripts import FinishedJob
 from . import threads
 from .claims import Claim, Settings
-from .reasons import reason_of, trace_of
+from .reasons import kept_traces, reason_of, trace_of
 from .threads import Threads
 from .unknown import PutOff, UnknownNames
 
@@ -132,8 +132,8 @@ class Running:
         """
         job = claim.job
         reason = reason_of(error)
-        stacktrace = _stacktrace(job, error)
         options = _options(job)
+        stacktrace = kept_traces(job.stacktrace, trace_of(error, _OWN_FILES), options.stack_trace_limit)
         delay_ms = await self._delay_before_retry(job, options, error)
         if claim.trace is not None:
             claim.trace.failed(error, reason)
@@ -187,6 +187,7 @@ class Running:
         claim.is_begun = True
         try:
             try:
+                # `is_taken_away`, spelt out for what runs for each job.
                 if claim.is_lost or claim.is_given_back or claim.is_cancelled:
                     raise asyncio.CancelledError
                 claim.is_started = True
@@ -212,7 +213,7 @@ class Running:
                 self._dropped(claim)
                 raise
             except BaseException as error:
-                if claim.is_lost or claim.is_given_back or claim.is_cancelled:
+                if claim.is_taken_away:
                     # Whatever the processor made of its cancellation, it was cancelled.
                     await self._cancelled(claim)
                 elif isinstance(error, Exception):
@@ -323,7 +324,7 @@ class Running:
 
     async def _cancelled(self, claim: Claim) -> None:
         task = asyncio.current_task()
-        if claim.is_lost or claim.is_given_back or claim.is_cancelled:
+        if claim.is_taken_away:
             while task is not None and task.cancelling():
                 task.uncancel()
         if claim.is_lost:
@@ -527,12 +528,3 @@ def _until_ms(until: datetime | timedelta | float, now_ms: int) -> int:
 
 def _cancellation(reason: str) -> str:
     return f"the job was cancelled: {reason}" if reason else "the job was cancelled"
-
-
-def _stacktrace(job: Job[Any], error: BaseException) -> str:
-    """The job's stack traces with this one, cut to as many as its options keep."""
-    traces = [*job.stacktrace, trace_of(error, _OWN_FILES)]
-    limit = _options(job).stack_trace_limit
-    if limit is not None:
-        traces = traces[-limit:] if limit else []
-    return dumps([text.encode("utf-8", "replace").decode() for text in traces], "stack trace")
