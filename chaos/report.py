@@ -158,6 +158,11 @@ def soaked(figures: dict[str, Any]) -> str:
         if cycles.get("rss_mb")
         else ""
     )
+    grown = "".join(f"\n- `{line}`" for line in figures.get("grown", []))
+    grown = (
+        grown
+        and f"\n\nOf the worker's memory, between warm and the end, these lines have grown most:\n{grown}"
+    )
     return (
         f"{figures['minutes']:g} minutes at {figures['rate']:g} jobs a second, {len(figures['faults'])} faults: "
         f"{figures['jobs']:,} jobs acknowledged, {figures['executed']:,} runs, **{figures['lost']} lost**, "
@@ -165,7 +170,7 @@ def soaked(figures: dict[str, Any]) -> str:
         f"failed. The worker's memory went from {first['rss_mb']:.1f} to {last['rss_mb']:.1f} MB{slopes}. In calm "
         f"seconds, p99: {figures['calm_wait_p99_ms']} ms from `add` to start, {figures['calm_lag_p99_ms']} ms of delay "
         f"of a worker's event loop; the driver was late by at most {figures['most_lag_of_driver_ms']} ms.{opened} "
-        f"{verdict.capitalize()}; load average of the machine at the end: {figures['load_average']}.\n\n"
+        f"{verdict.capitalize()}; load average of the machine at the end: {figures['load_average']}.{grown}\n\n"
         "![The soak: memory, backlog, faults](../images/soak.svg)"
     )
 

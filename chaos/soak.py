@@ -285,6 +285,7 @@ async def soak(course: Course) -> dict[str, Any]:
             "remove_on_complete": 1000,
             "remove_on_fail": 100,
             "lag": 0.25,
+            "is_traced": True,
         },
         producer={"doom_every": 50},
         settle=30,
@@ -308,6 +309,11 @@ async def soak(course: Course) -> dict[str, Any]:
             stage.faults.append(f"the steady worker ended\n{stage.words()}")
         figures = await asyncio.to_thread(lambda: judge(Tales(stage.directory), samples, states, began))
         unclean = stage.unclean()
+        grown = [
+            line["lines"]
+            for line in read(stage.directory)
+            if line["e"] == "grown" and line["pid"] == steady.pid
+        ]
         if course.ledger is not None:
             shutil.copytree(
                 stage.directory, course.ledger, ignore=shutil.ignore_patterns("data"), dirs_exist_ok=True
@@ -324,6 +330,7 @@ async def soak(course: Course) -> dict[str, Any]:
         "fsck": [f"fsck {one.invariant}: {one.text} ({one.key})" for one in found][:20],
         "unclean_log_lines": len(unclean),
         "unclean": unclean[:5],
+        "grown": grown[-1] if grown else [],
         "samples": [asdict(one) for one in samples],
     }
 
@@ -345,7 +352,10 @@ def run_cycles(count: int) -> dict[str, Any]:
 
 
 def plot(figures: dict[str, Any]) -> str:
-    """The run as a picture: memory, backlog, and what the server holds, with the faults as lines."""
+    """The run as a picture: memory, backlog, what the server holds and the lag, with the faults as lines.
+
+    A lag of more than 100 ms is drawn as that: those of a frozen or blocked worker would leave nothing of the others.
+    """
     samples = figures["samples"]
     times = [one["t"] / 60 for one in samples]
     panels = [
@@ -353,6 +363,7 @@ def plot(figures: dict[str, Any]) -> str:
         Panel("jobs not ended", [one["backlog"] for one in samples]),
         Panel("memory of the server, MB", [one["used_memory_mb"] for one in samples]),
         Panel("open files of the worker", [one["fds"] for one in samples]),
+        Panel("delay of a worker's event loop, p99, ms", [min(ms, 100.0) for ms in figures["lags_ms"]]),
     ]
     return draw("minutes", times, panels, [fault["t"] / 60 for fault in figures["faults"]])
 
@@ -360,7 +371,7 @@ def plot(figures: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.soak")
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--rate", type=float, default=200, help="jobs a second")
+    parser.add_argument("--rate", type=float, default=400, help="jobs a second")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--every", type=float, default=60, help="seconds from fault to fault")
     parser.add_argument("--faults", default=",".join(FAULTS), help="kinds of faults, with commas between")

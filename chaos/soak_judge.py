@@ -229,8 +229,17 @@ def judge(tales: Tales, samples: Sequence[Sample], states: dict[str, str], began
         "most_output_mb": max(one.output_mb for one in samples),
         "calm_wait_p99_ms": percentile_ms(waits),
         "calm_lag_p99_ms": percentile_ms(lags),
+        "lags_ms": lags_by_sample(tales.lags, [began + one.t for one in samples]),
         "most_lag_of_driver_ms": max(one.lag_ms for one in samples),
     }
+
+
+def lags_by_sample(lags: Sequence[tuple[float, float]], moments: Sequence[float]) -> list[float]:
+    """Of the lags between one sample and the next, those that 99 of 100 do not pass, in ms; 0.0 where there is none."""
+    found: list[float] = []
+    for begin, end in pairwise([0.0, *moments]):
+        found.append(percentile_ms(sorted(late for when, late in lags if begin < when <= end)) or 0.0)
+    return found
 
 
 def percentile_ms(values: Sequence[float], share: float = 0.99) -> float | None:

@@ -10,7 +10,8 @@
     hang    it never ends
 
 With an option `timeout` (seconds) an attempt may take no longer; with `lag` (seconds) it writes so often how late its
-event loop is. On SIGUSR1 it writes how many tasks there are.
+event loop is. On SIGUSR1 it writes how many tasks there are, and with `is_traced` which lines of code hold more memory
+than at the first such signal.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import re
 import signal
 import sys
 import time
+import tracemalloc
 from typing import Any
 
 from toril import Job, Queue, Worker
@@ -50,6 +52,17 @@ async def watch_lag(book: Ledger, every: float) -> None:
         due = loop.time() + every
         await asyncio.sleep(every)
         book.write("lag", s=round(loop.time() - due, 5))
+
+
+def grown(since: tracemalloc.Snapshot) -> list[str]:
+    """The ten lines of code whose memory has grown most, in the order of how much."""
+    found = tracemalloc.take_snapshot().compare_to(since, "lineno")
+    most = sorted(found, key=lambda one: -one.size_diff)[:10]
+    return [
+        f"{'/'.join(one.traceback[0].filename.split('/')[-2:])}:{one.traceback[0].lineno} "
+        f"{one.size_diff / 1024:+.1f} kB in {one.count_diff:+} pieces"
+        for one in most
+    ]
 
 
 async def main(options: dict[str, Any]) -> None:
@@ -87,8 +100,17 @@ async def main(options: dict[str, Any]) -> None:
         book.write("end", id=job.id, run=run, pid=pid)
         return f"{pid}:{run}"
 
+    snapshot: tracemalloc.Snapshot | None = None
+    if options.pop("is_traced", False):
+        tracemalloc.start()
+
     def count() -> None:
+        nonlocal snapshot
         book.write("held", pid=pid, tasks=len(asyncio.all_tasks()))
+        if snapshot is not None:
+            book.write("grown", pid=pid, lines=grown(snapshot))
+        elif tracemalloc.is_tracing():
+            snapshot = tracemalloc.take_snapshot()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, count)
     lag = options.pop("lag", None)

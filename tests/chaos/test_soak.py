@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chaos.cycles import broken, cycles
-from chaos.soak_judge import Sample, Tales, judge
+from chaos.soak_judge import Sample, Tales, judge, lags_by_sample
+from chaos.worker import grown
 from toril.embedded import EmbeddedServer
 from toril.errors import ConfigurationError
 
@@ -67,6 +69,28 @@ def test_a_job_that_ends_twice_is_seen(tmp_path: Path) -> None:
     lines = [*added("a"), *ran("a"), {"e": "completed", "id": "a"}, {"e": "completed", "id": "a"}]
 
     assert figures(tmp_path, lines, {})["ended_twice"] == 1
+
+
+def test_each_sample_has_the_lag_since_the_last() -> None:
+    """The worst but for one in a hundred; none where nothing was measured."""
+    lags = [(1.0, 0.001), (2.0, 0.030), (3.0, 0.002), (9.0, 0.005)]
+
+    assert lags_by_sample(lags, [2.5, 5.0, 7.0, 10.0]) == [30.0, 2.0, 0.0, 5.0]
+
+
+def test_what_has_grown_is_named() -> None:
+    """The line that holds the memory is the first."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.take_snapshot()
+        held = [bytes(1000) for _ in range(1000)]
+        lines = grown(before)
+    finally:
+        tracemalloc.stop()
+
+    assert len(held) == 1000
+    assert lines[0].startswith("chaos/test_soak.py:")
+    assert "+1000 pieces" in lines[0] or "+1001 pieces" in lines[0]
 
 
 async def test_opening_and_closing_leaves_nothing(tmp_path: Path) -> None:
