@@ -259,9 +259,7 @@ ELSEWHERE = {
     ("queue", "__init__"): "makes a queue, test_defaults_are_checked_at_once",
     ("queue", "wait_for_end"): "waits for a job",
     ("keys", "job"): "reads a job, test_an_id_that_is_no_text_is_refused",
-    ("queue", "_durably"): "a connection that breaks, test_durability.py",
     ("flow_producer", "_commit"): "what the server refuses, test_flow_refusal.py",
-    ("flow_producer", "_send"): "a connection that breaks, tests/chaos",
     (
         "flow_producer",
         "_add_all",

@@ -110,7 +110,7 @@ async def test_a_worker_comes_back_after_its_password_was_rotated(own_server: Em
                 assert await (await queue.add("a", 1)).result(10) == 1
                 ask("ACL", "SETUSER", "rotating", "resetpass", ">new")
                 ask("CLIENT", "KILL", "USER", "rotating")
-                # Where the first try was on its way when its connection was closed, nobody knows whether the job is there.
+                # Of a try that was on its way when its connection was closed nobody knows whether it was heard.
                 with pytest.raises(
                     (AuthenticationError, ConnectionLostError), match="refuses the user name or password"
                 ):
