@@ -28,7 +28,7 @@ from toril import (
     ServerRefusedError,
     ServerUnreachableError,
 )
-from toril._clients import MOST_LANES, MOST_OPENING
+from toril._clients import MOST_IDLE, MOST_LANES, MOST_OPENING
 from toril._faults import explain
 from toril._server import look_at_server
 from toril._wire import Wire
@@ -356,6 +356,25 @@ async def test_closing_twice_is_harmless(server_url: str) -> None:
     await connection.close()
     assert await connection.execute("PING") == "PONG"
     await connection.close()
+
+
+async def test_connections_of_a_burst_are_closed_when_they_are_needed_no_more(
+    server_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few are kept; the others go with the first call after a while, the longest idle first, without a warning."""
+    before = len(await client.client_list())
+    async with Connection(server_url) as connection:
+        await asyncio.gather(*(connection.execute("PING") for _ in range(30)))
+        await connection.execute("PING")
+        idle = connection._of_loop().idle
+        assert len(idle) == 30
+        monkeypatch.setattr("toril.connection._STALE_AFTER", 0.0)
+        assert await connection.execute("PING") == "PONG"
+        assert len(idle) == MOST_IDLE
+        await asyncio.gather(*(connection.execute("PING") for _ in range(MOST_IDLE)))
+        async with within("the end of the sockets"):
+            while len(await client.client_list()) > before + MOST_IDLE:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0.01)
 
 
 async def test_closing_leaves_no_sockets(server_url: str, client: Client) -> None:

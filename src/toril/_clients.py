@@ -14,10 +14,12 @@ from ._sentinels import Address, sentinels_of
 if TYPE_CHECKING:
     from .connection import Lane
 
-__all__ = ["MOST_LANES", "MOST_OPENING", "LoopClients", "Turns"]
+__all__ = ["MOST_IDLE", "MOST_LANES", "MOST_OPENING", "LoopClients", "Turns"]
 
 MOST_LANES: Final = 32
 """Calls that are made at once beyond this number wait for a free connection."""
+MOST_IDLE: Final = 8
+"""Idle connections beyond this number are closed once nobody has needed them for a while."""
 
 
 MOST_OPENING: Final = 32
@@ -144,3 +146,9 @@ class LoopClients:
         if self.sentinels is not None and not self.is_closed:
             pool: Any = self.client.connection_pool
             self.sentinels.ask(pool.service_name)
+
+    def thin(self) -> None:
+        """Close idle connections that a burst has opened, and that nobody needs any more."""
+        # The last that was given back is the first to be taken again, so the first in the list has been idle longest.
+        while len(self.idle) > MOST_IDLE and self.idle[0].is_stale:
+            self.idle.pop(0).abort()

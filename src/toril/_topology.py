@@ -26,7 +26,7 @@ from redis.retry import Retry
 from ._sentinels import AsyncSentinels, SyncSentinels
 from .errors import ConfigurationError
 
-__all__ = ["SCHEMES", "Credentials", "Place", "driver", "make_async", "make_sync"]
+__all__ = ["SCHEMES", "Credentials", "Place", "driver", "make_async", "make_sync", "settings"]
 
 SCHEMES: Final = (
     "redis",
@@ -185,6 +185,26 @@ def _host(text: str, port: int, shown: str) -> tuple[str, int]:
         raise ConfigurationError(
             f"cannot connect to {shown!r}: {text.rpartition('@')[2]!r} is no host:port"
         ) from None
+
+
+def settings(url: str, connect_timeout: float, timeout: float) -> dict[str, Any]:
+    """How all clients are set up; timeouts in seconds."""
+    # A Unix socket has nothing to keep alive, and its class of connection refuses the option.
+    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
+    return {
+        **keepalive,
+        "decode_responses": True,
+        # As Node reads it: what is no UTF-8 is replaced. One spoilt value would make every fetch fail.
+        "encoding_errors": "replace",
+        # Answers of the two protocol versions differ in type.
+        "protocol": 2,
+        # What may be tried again depends on the script, so nothing is behind our back; nor has the client retries.
+        "retry_on_error": [],
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": timeout,
+        "health_check_interval": 0,
+        **driver(),
+    }
 
 
 def make_async(

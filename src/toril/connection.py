@@ -27,12 +27,12 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ._clients import MOST_LANES, LoopClients, Turns
+from ._clients import MOST_IDLE, MOST_LANES, LoopClients, Turns
 from ._closing import Closing
 from ._faults import explain, first_line, safe_url
 from ._per_loop import PerLoop
 from ._sentinels import Address
-from ._topology import Credentials, Place, driver, make_async, make_sync
+from ._topology import Credentials, Place, make_async, make_sync, settings
 from ._wire import Done, Wire, pack
 from .clock import ServerClock
 from .errors import (
@@ -56,6 +56,8 @@ SCRIPT_TIMEOUT: Final = 5.0
 """The same for calls that are safe to repeat: they are given up sooner, since nothing is lost by that."""
 # A connection that has been idle for so long is looked at before it is used: the server may have gone.
 _FRESH_FOR: Final = 1.0
+# One of many that has been idle for so long is not needed.
+_STALE_AFTER: Final = 10.0
 # How often the server is asked for its time when it is first used.
 _TIMES_ASKED: Final = 3
 # Reading the socket, its end, the news of it: one turn of the event loop each.
@@ -232,11 +234,8 @@ class Connection(Closing):
         if self._router is not None:
             return self._router.sync_client(key, timeout)
         place = self._real_place()
-        settings = _settings(place.url) | {
-            "socket_timeout": timeout,
-            "socket_connect_timeout": min(timeout, _CONNECT_TIMEOUT),
-        }
-        return make_sync(place, settings, self._credentials)
+        how = settings(place.url, min(timeout, _CONNECT_TIMEOUT), timeout)
+        return make_sync(place, how, self._credentials)
 
     def identity(self, key: str) -> object:
         """Return what is equal for connections that reach the same server for this key, in the same way."""
@@ -313,6 +312,8 @@ class Connection(Closing):
             lane.abort()
         elif lane.is_open:
             clients.idle.append(lane)
+            if len(clients.idle) > MOST_IDLE:
+                clients.thin()
         else:
             lane.abort()
 
@@ -323,7 +324,7 @@ class Connection(Closing):
             # The client reads the options that a URL may carry, such as the database or certificates.
             place = self._real_place()
             clients = self._clients[loop] = LoopClients(
-                make_async(place, _settings(place.url), self._credentials)
+                make_async(place, settings(place.url, _CONNECT_TIMEOUT, CALL_TIMEOUT), self._credentials)
             )
         return clients
 
@@ -374,6 +375,11 @@ class Lane:
     def is_fresh(self) -> bool:
         """Whether there is a socket that has been in use until just now."""
         return self.is_open and time.monotonic() - self._used < _FRESH_FOR
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether nobody has used it for a while."""
+        return time.monotonic() - self._used > _STALE_AFTER
 
     async def execute(self, *args: Any, timeout: float = CALL_TIMEOUT) -> Any:
         """Send one command and wait for its answer.
@@ -575,22 +581,3 @@ class Lane:
         if isinstance(error, RedisError):
             return explain(error, self._owner.safe_url)
         return ConnectionLostError(f"{self._owner.safe_url}: {type(error).__name__}: {first_line(error)}")
-
-
-def _settings(url: str) -> dict[str, Any]:
-    # A Unix socket has nothing to keep alive, and its class of connection refuses the option.
-    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    return {
-        **keepalive,
-        "decode_responses": True,
-        # As Node reads it: what is no UTF-8 is replaced. One spoilt value would make every fetch fail.
-        "encoding_errors": "replace",
-        # Answers of the two protocol versions differ in type.
-        "protocol": 2,
-        # What may be tried again depends on the script, so nothing is behind our back; nor has the client retries.
-        "retry_on_error": [],
-        "socket_connect_timeout": _CONNECT_TIMEOUT,
-        "socket_timeout": CALL_TIMEOUT,
-        "health_check_interval": 0,
-        **driver(),
-    }
