@@ -69,13 +69,12 @@ class Job(JobChildren, Generic[R_co]):
         record: dict[str, str],
         token: str = "",
         returns: Callable[[Any], Any] | None = None,
-        lock_ms: int = 0,
     ) -> None:
         self.id: str = job_id
         self.queue: Queue = queue
         self._record = record
         self._token = token
-        self.lock_ms: int = lock_ms
+        self.lock_ms: int = 0
         self._return = returns
         self._data: Any = _UNREAD
         self._options: StoredOptions | None = None

@@ -32,7 +32,9 @@ async def fetch_by_hand(
             step.set({Attribute.JOB_ID: fetched.jobs[0][0] if fetched.jobs else ""})
         for job_id, record in fetched.jobs:
             started(record, settings.name, now_ms)
-            return Job(queue, job_id, record, fetch.token, lock_ms=settings.lock_ms)
+            job: Job[Any] = Job(queue, job_id, record, fetch.token)
+            job.lock_ms = settings.lock_ms
+            return job
         left = 0 if until is None else until - asyncio.get_running_loop().time()
         if left <= 0:
             return None

@@ -43,6 +43,9 @@ _LOCK_RAN_OUT: Final = -2
 # The most that a worker's end waits for a server that is away. The wake-up is lost then, which costs its job a block.
 _LAST_WORD: Final = 1.0
 
+# A job, its end, and whether that may have been heard already.
+_End = tuple[Claim, FinishedJob, bool]
+
 logger = logging.getLogger("toril.worker")
 
 
@@ -94,7 +97,7 @@ class Fetching:
         self._worker_id = str(uuid.uuid4())
         self._calls = 0
         self._most = _most_per_call(settings)
-        self._ends: deque[tuple[Claim, FinishedJob, bool]] = deque()
+        self._ends: deque[_End] = deque()
         self._running = 0
         self._reserved = 0
         self._fetches = 0
@@ -215,7 +218,6 @@ class Fetching:
         self._reserved += want
         self._fetches += want > 0
         codes: list[int] = []
-        regained: set[str] = set()
         try:
             if not lane.is_open:
                 # It takes a while, and the call says what time it is.
@@ -226,7 +228,7 @@ class Fetching:
                     now_ms, [end for _, end, _ in ends], fetch, self._settings.metrics_points
                 )
                 if _LOCK_RAN_OUT in codes:
-                    regained = await self._regain(scripts, ends, codes)
+                    ends, codes = await self._regain(scripts, ends, codes)
             else:
                 fetched = await scripts.move_to_active(now_ms, fetch)
         except AuthenticationError as error:
@@ -247,10 +249,7 @@ class Fetching:
         else:
             patience.worked()
             for (claim, end, is_uncertain), code in zip(ends, codes, strict=True):
-                if claim.job.id in regained:
-                    self._ends.append((claim, end, False))
-                else:
-                    self._settle(claim, end, code, is_uncertain)
+                self._settle(claim, end, code, is_uncertain)
             self._received(fetched, fetch, now_ms)
         finally:
             self._reserved -= want
@@ -331,7 +330,9 @@ class Fetching:
         if earlier is not None and not earlier.is_ending:
             # We had lost it without noticing, and its processor still runs.
             self._on_lost([earlier])
-        claim = Claim(Job(self._queue, job_id, record, token, None, self._settings.lock_ms), token)
+        job: Job[Any] = Job(self._queue, job_id, record, token)
+        job.lock_ms = self._settings.lock_ms
+        claim = Claim(job, token)
         self.claims[job_id] = claim
         self._running += 1
         return claim
@@ -352,14 +353,21 @@ class Fetching:
             return
 
     async def _regain(
-        self, scripts: Scripts, ends: Sequence[tuple[Claim, FinishedJob, bool]], codes: Sequence[int]
-    ) -> set[str]:
-        """Take locks again that had run out before an end came; return the ids of the jobs that are still ours."""
+        self, scripts: Scripts, ends: list[_End], codes: list[int]
+    ) -> tuple[list[_End], list[int]]:
+        """Take locks again that ran out before an end came; what is still ours is sent once more. Return the rest."""
         late = [claim.job for (claim, _, _), code in zip(ends, codes, strict=True) if code == _LOCK_RAN_OUT]
         lost = await scripts.reclaim_locks(self._settings.lock_ms, [job.start for job in late])
-        return {job.id for job in late}.difference(lost)
+        regained = {job.id for job in late}.difference(lost)
+        rest: list[tuple[_End, int]] = []
+        for end, code in zip(ends, codes, strict=True):
+            if end[0].job.id in regained:
+                self._ends.append((end[0], end[1], False))
+            else:
+                rest.append((end, code))
+        return [end for end, _ in rest], [code for _, code in rest]
 
-    def _requeue(self, ends: list[tuple[Claim, FinishedJob, bool]], *, is_uncertain: bool) -> None:
+    def _requeue(self, ends: list[_End], *, is_uncertain: bool) -> None:
         for claim, end, was_uncertain in reversed(ends):
             self._ends.appendleft((claim, end, was_uncertain or is_uncertain))
 
