@@ -11,6 +11,7 @@ import pytest
 from tests.patience import Heard, ended, until, within
 from toril import STOP, ConfigurationError, Connection, Custom, Job, JobFailedError, Queue, Worker
 from toril._server import OLDEST_REDIS, look_at_server
+from toril.connection import Lane
 
 Client: TypeAlias = Any
 
@@ -281,3 +282,31 @@ async def test_how_many_events_a_queue_keeps(server_url: str, prefix: str) -> No
         assert sorted(await queue.get_ids("waiting")) == [f"job-{n}" for n in range(5)]
     with pytest.raises(ConfigurationError, match="events_max_len"):
         Queue("tests", events_max_len=0)
+
+
+async def test_a_second_lane_is_for_work_that_keeps_coming(
+    server_url: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has a few jobs now and then keeps two connections: one for all calls, one to wait."""
+
+    async def process(_: Job) -> None: ...
+
+    async with Connection(server_url) as own:
+        lanes: list[Lane] = []
+        new_lane = own.lane
+
+        def noted(**options: Any) -> Lane:
+            lanes.append(new_lane(**options))
+            return lanes[-1]
+
+        monkeypatch.setattr(own, "lane", noted)
+        monkeypatch.setattr("toril._loops.fetching._OFTEN", 3600)
+        where = Queue(queue.name, connection=own, prefix=queue.prefix)
+        async with Worker(where, process, concurrency=10):
+            for _ in range(3):
+                await ended(*await queue.add_bulk([("a", n) for n in range(40)]))
+            assert sum(lane.is_open for lane in lanes) == 2
+
+            monkeypatch.setattr("toril._loops.fetching._OFTEN", 0)
+            await ended(*await queue.add_bulk([("a", n) for n in range(40)]))
+            assert sum(lane.is_open for lane in lanes) == 3

@@ -33,6 +33,9 @@ __all__ = ["Fetching", "started"]
 
 # More calls in flight would only make each of them smaller.
 _LANES: Final = 2
+# A further lane is opened only where one has been wanted so often within a second. Thousands of queues that have a few
+# jobs now and then would have twice the connections, for nothing.
+_OFTEN: Final = 10
 # So that a call of a worker with a huge concurrency does not hold up the server.
 _MOST_PER_CALL: Final = 250
 # With a known due time the block is short, so that a lost marker costs little.
@@ -110,6 +113,9 @@ class Fetching:
         self._block_until_ms = 0.0
         self._limited_until = 0.0
         self._idle_lanes: list[asyncio.Future[None]] = []
+        self._awake = 0
+        # How often one more lane was wanted in this second of the monotonic clock.
+        self._wanted = (0, 0)
         self._waiter_wake = asyncio.Event()
         self._marker_lane: Lane | None = None
         self._is_over = asyncio.Event()
@@ -194,18 +200,34 @@ class Fetching:
         queue = self._queue
         lane = queue.connection.lane()
         scripts = Scripts(queue.keys, _Hurried(lane))
+        self._awake += 1
         try:
-            while True:
-                if self._is_over.is_set():
-                    return
-                if not self._ends and not self._may_fetch():
-                    idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._idle_lanes.append(idle)
-                    await idle
+            while not self._is_over.is_set():
+                if (self._ends or self._may_fetch()) and (lane.is_open or self._is_needed()):
+                    await self._call(lane, scripts)
                     continue
-                await self._call(lane, scripts)
+                idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                # Who is connected already is called first.
+                self._idle_lanes.insert(len(self._idle_lanes) if lane.is_open else 0, idle)
+                self._awake -= 1
+                try:
+                    await idle
+                finally:
+                    self._awake += 1
         finally:
+            self._awake -= 1
+            # What others have left to this one.
+            self._kick()
             await lane.close()
+
+    def _is_needed(self) -> bool:
+        """Whether one more lane is worth its connection; else a lane that is awake does the work after its own."""
+        if self._awake == 1:
+            return True
+        now = int(time.monotonic())
+        second, times = self._wanted
+        self._wanted = (now, times + 1 if now == second else 1)
+        return self._wanted[1] > _OFTEN
 
     async def _call(self, lane: Lane, scripts: Scripts) -> None:
         patience = self._patience
