@@ -109,15 +109,15 @@ class Adder:
         """
         taken = self._connection.take_idle(self._loop)
         calls: deque[_Call] = deque()
-        start, is_full = 0, True
         # What fits into one call is added by one: either all of it is there or nothing.
-        size = _LARGE if how_many(records, 0) == len(records) else _ENOUGH
+        is_full = how_many(records, 0) < len(records) and how_many(records, 0, _ENOUGH) == _ENOUGH.jobs
+        start, size = 0, _ENOUGH if is_full else _LARGE
         try:
             while start < len(records) or calls:
                 while start < len(records) and len(calls) < self._most(is_full):
                     some = records[start : start + how_many(records, start, size)]
                     start += len(some)
-                    is_full = len(some) >= _ENOUGH.jobs
+                    is_full = size is _ENOUGH and len(some) == size.jobs
                     calls.append(self._call(some, taken[0] if taken else None))
                 call = calls.popleft()
                 yield call.records, await self._answers_of(call)
@@ -172,13 +172,18 @@ class Adder:
         self._is_starting = False
         self._start()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Send off a call if it may start; return whether it did."""
         if not self._waiting or not self._may_start():
-            return
+            return False
         batch, self._waiting = self._waiting, []
         if len(batch) > 1:
             size = _LARGE if self._in_flight < _CALLS_IN_FLIGHT else _ENOUGH
             most = how_many([record for record, _ in batch[: size.jobs]], 0, size)
+            if size is _ENOUGH and most < _ENOUGH.jobs:
+                # Large jobs keep the server busy as it is.
+                self._waiting = batch
+                return False
             batch, self._waiting = batch[:most], batch[most:]
         self._is_sequential = len(batch) == 1
         receipt = self._receipt()
@@ -188,7 +193,7 @@ class Adder:
         self._in_flight += 1
         if self._lane is None:
             self._go_on(batch, records, receipt, None)
-            return
+            return True
 
         def answered(outcome: list[Any] | Exception) -> None:
             if isinstance(outcome, Exception):
@@ -201,6 +206,7 @@ class Adder:
 
         command = self._scripts.add_job_command(records, receipt)
         self._lane.send(pack(command), 1, answered, SCRIPT_TIMEOUT)
+        return True
 
     def _release_lane(self) -> None:
         give_back, self._give_back, self._lane = self._give_back, None, None
@@ -255,8 +261,8 @@ class Adder:
             for (_, future), answer in zip(batch, outcome, strict=True):
                 if not future.done():
                     future.set_result(answer)
-        while self._waiting and self._may_start():
-            self._start()
+        while self._start():
+            pass
         if not self._in_flight:
             self._release_lane()
             if self._drained is not None and not self._drained.done():

@@ -184,7 +184,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
     async def add_bulk(
         self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]
     ) -> list[Job[Any]]:
-        """Add many jobs, in order: up to 500 in one call, more in calls of 64.
+        """Add many jobs, in order: up to 500 in one call, more in several.
 
         All are checked before the first is added.
 
