@@ -23,6 +23,7 @@ from toril import (
     Worker,
 )
 from toril.embedded import EmbeddedServer
+from toril.scripts import load
 
 
 class Thief:
@@ -187,13 +188,18 @@ async def test_a_server_that_is_not_there() -> None:
                     await producer.add("n")
 
 
-@pytest.mark.parametrize("how", ["flow", "durable"])
+@pytest.mark.parametrize("how", ["flow", "durable", "scheduler"])
 async def test_a_server_that_is_gone_after_it_has_heard_may_have_added(
     server: EmbeddedServer, server_url: str, queue: Queue, how: str
 ) -> None:
     """That the second try reaches nobody does not mean that nothing was added, and nobody is told so."""
     await queue.add("n")  # The server knows the script.
-    last_words = b"EXEC" if how == "flow" else b"WAIT"
+    await queue.upsert_job_scheduler("s", pattern="0 0 1 1 *")
+    last_words = {
+        "flow": b"EXEC",
+        "durable": b"WAIT",
+        "scheduler": load("upsert_job_scheduler").sha.encode(),
+    }[how]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", server.port)
@@ -211,11 +217,13 @@ async def test_a_server_that_is_gone_after_it_has_heard_may_have_added(
     async with within("the error"), Connection(url) as connection:
         flows = FlowProducer(connection=connection, prefix=queue.prefix)
         lossy = Queue(queue.name, connection=connection, prefix=queue.prefix)
-        add: Awaitable[object] = (
-            flows.add(FlowJob("n", queue.name)) if how == "flow" else lossy.add("n", durability="replicated")
-        )
+        adds: dict[str, Callable[[], Awaitable[object]]] = {
+            "flow": lambda: flows.add(FlowJob("n", queue.name)),
+            "durable": lambda: lossy.add("n", durability="replicated"),
+            "scheduler": lambda: lossy.upsert_job_scheduler("s", every=60),
+        }
         with pytest.raises(ConnectionLostError, match="may or may not have been added") as caught:
-            await add
+            await adds[how]()
         assert not isinstance(caught.value, ServerUnreachableError)
     assert await queue.get_waiting_count() == 2
 

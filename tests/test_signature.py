@@ -626,7 +626,6 @@ def test_a_parameter_annotated_job_is_no_data(function: Callable[..., Any], para
     """Whatever its name and place, and even if `Job` is imported for the type checker only."""
     signature = Signature.of(function)
     assert signature.job_parameter == parameter
-    assert signature.wants_job is (parameter is not None)
     assert signature.parameters == ("application_id",)
     assert signature.encode(("42",), {}) == '{"application_id":"42"}'
     assert signature.decode('{"application_id":"42","job":1,"me":2}') == {"application_id": "42"}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
+from .codec import pairs
 from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, DurabilityError, ServerRefusedError, TorilError
 
@@ -80,11 +81,10 @@ async def _check_fsync(connection: Connection, where: str) -> None:
             f"{where}: durability='fsynced' needs to know `appendfsync`, and the server does not tell ({error}); "
             "give the user `+config|get`"
         ) from error
-    flat = cast("list[str]", settings)
-    pairs = dict(zip(flat[::2], flat[1::2], strict=True))
-    if pairs.get("appendonly") != "yes" or pairs.get("appendfsync") != "always":
+    known = pairs(cast("list[str]", settings))
+    if known.get("appendonly") != "yes" or known.get("appendfsync") != "always":
         raise ConfigurationError(
             f"{where}: durability='fsynced' needs a server with `appendonly yes` and `appendfsync always`; "
-            f"this one has {pairs.get('appendonly')!r} and {pairs.get('appendfsync')!r}, and nothing was added"
+            f"this one has {known.get('appendonly')!r} and {known.get('appendfsync')!r}, and nothing was added"
         )
     _checked[connection] = time.monotonic()

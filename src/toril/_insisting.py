@@ -4,7 +4,7 @@ Which calls may be made twice is said in `docs/decisions/lost-answers.md`. How t
 waits, the log lines, and what counts as a call that may have been heard. Who insists differs in when it is done:
 
     who                       tries again                                          gives up
-    an add, `add_surely`      after a try that may have been heard: of any other   after 8 s: `ConnectionLostError`
+    an add, or an upsert      after a try that may have been heard: of any other   after 8 s: `ConnectionLostError`
                               the error says that nothing was added                says that nothing is known
     a write of a processor    after a lost connection                              after 8 s, with the last error
     a move of a worker        after all that may pass, a password that is being    when the job is its no longer
@@ -108,13 +108,20 @@ async def insist(
             return answer
 
 
-async def add_surely(add: Callable[[bool], Awaitable[T]], what: str, *, first: Exception | None = None) -> T:
+async def add_surely(
+    add: Callable[[bool], Awaitable[T]],
+    what: str,
+    *,
+    first: Exception | None = None,
+    remedy: str = "with a job_id it is safe to add them again",
+) -> T:
     """Add something that a second try adds no second time, until it is known whether it is there.
 
     Args:
         add: Adds it; is told whether an earlier try may have been heard.
         what: The queue, for messages.
         first: What came of a first try.
+        remedy: What the caller may do where nothing is known.
 
     Raises:
         ConnectionLostError: Nothing is known.
@@ -136,7 +143,7 @@ async def add_surely(add: Callable[[bool], Awaitable[T]], what: str, *, first: E
             raise
         # Of the last try alone it may be true that nothing was added.
         raise ConnectionLostError(
-            f"{what}: {error}; jobs may or may not have been added; with a job_id it is safe to add them again"
+            f"{what}: {error}; jobs may or may not have been added; {remedy}"
         ) from error
 
 

@@ -180,11 +180,6 @@ class Signature:
             wants_blocking_job=wants_blocking_job,
         )
 
-    @property
-    def wants_job(self) -> bool:
-        """Whether the processor receives the job."""
-        return self.job_parameter is not None
-
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Return the JSON text of a call's arguments, the job left out.
 

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeGuard, cast
 
 import msgspec
@@ -26,6 +26,7 @@ __all__ = [
     "is_pydantic",
     "loads",
     "model_fields",
+    "pairs",
     "read_int",
 ]
 
@@ -71,6 +72,12 @@ def loads(text: str | bytes, what: str = "data") -> Any:
         return _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise SerializationError(f"{what}: stored text is not JSON ({error})") from None
+
+
+def pairs(flat: Sequence[str]) -> dict[str, str]:
+    """Return what the server answers as name, value, name, value, …"""
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=True))
 
 
 def read_int(text: object) -> int | None:

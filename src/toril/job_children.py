@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from .codec import loads
+from .codec import loads, pairs
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class JobChildren:
     async def get_dependencies(self) -> Dependencies:
         """Return the children, by how they stand, all at one moment. `get_dependencies_page` is for very many."""
         processed, pending, ignored, failed = await self.queue.scripts.get_dependencies(self.id)
-        return Dependencies(_values(_pairs(processed)), sorted(pending), _pairs(ignored), failed)
+        return Dependencies(_values(pairs(processed)), sorted(pending), pairs(ignored), failed)
 
     async def get_dependencies_page(
         self, kind: DependencyKind, cursor: int = 0, count: int = 20
@@ -124,7 +124,7 @@ class JobChildren:
             return DependenciesPage(keys, {}, int(after))
         suffix = "processed" if kind == "processed" else "failed"
         after, flat = await execute("HSCAN", f"{key}:{suffix}", cursor, "COUNT", count)
-        texts = _pairs(flat)
+        texts = pairs(flat)
         return DependenciesPage(list(texts), _values(texts) if kind == "processed" else texts, int(after))
 
     async def get_dependencies_count(self) -> DependencyCounts:
@@ -152,12 +152,7 @@ class JobChildren:
 
     async def _children(self, command: str, suffix: str) -> dict[str, str]:
         key = f"{self.queue.keys.job(self.id)}:{suffix}"
-        return _pairs(await self.queue.connection.execute(command, key))
-
-
-def _pairs(flat: list[str]) -> dict[str, str]:
-    fields = iter(flat)
-    return dict(zip(fields, fields, strict=True))
+        return pairs(await self.queue.connection.execute(command, key))
 
 
 def _values(texts: dict[str, str]) -> dict[str, Any]:

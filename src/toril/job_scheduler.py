@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from ._insisting import add_surely
 from ._repeating import RepeatStrategy, next_fire
 from ._scheduler_checks import (
     LEGACY,
@@ -31,9 +32,9 @@ from ._shown import shown
 from ._tracing import NoStep, Tracing, traced, with_metadata
 from .backoff import Duration, milliseconds
 from .clock import Clock
-from .codec import dumps, loads, read_int
+from .codec import dumps, loads, pairs, read_int
 from .connection import Connection
-from .errors import ConfigurationError, ConnectionLostError, SerializationError
+from .errors import ConfigurationError, SerializationError
 from .job import Job
 from .keys import QueueKeys
 from .limits import Limits, check_size
@@ -196,7 +197,8 @@ class JobSchedulers:
             ConfigurationError: Something cannot be; says what.
             SerializationError: The data is not JSON.
             SchedulerSlotError: Other jobs of this scheduler stand where its next run would; nothing has changed.
-            ConnectionLostError: No answer came twice. It is safe to repeat.
+            ServerUnreachableError: No connection; nothing has changed.
+            ConnectionLostError: No answer, although it was asked for for some seconds; it is safe to repeat.
         """
         where = f"job scheduler {shown(scheduler_id)} in queue {self.keys.queue!r}"
         check_id(scheduler_id, where)
@@ -234,11 +236,12 @@ class JobSchedulers:
         with _planned(self.tracing, scheduler_id, definition.name) as step:
             run = run._replace(options=with_metadata(run.options, step.metadata))
             upsert = (now_ms, scheduler_id, run, definition.name, text, fields)
-            try:
-                job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
-            except ConnectionLostError:
-                # Whether or not the first was heard, the same again leaves one pending job.
-                job_id, delay_ms = await self.scripts.upsert_job_scheduler(*upsert, *times)
+            # Whether or not it was heard, the same again leaves one pending job.
+            job_id, delay_ms = await add_surely(
+                lambda _: self.scripts.upsert_job_scheduler(*upsert, *times),
+                where,
+                remedy="it is safe to upsert it again",
+            )
             step.set({Attribute.JOB_ID: job_id})
         added: dict[str, Any] = {"jobId": job_id, "delay": delay_ms}
         if definition.pattern is not None:
@@ -272,7 +275,7 @@ class JobSchedulers:
         return (
             None
             if score is None
-            else JobScheduler.from_record(scheduler_id, read_int(score) or 0, _pairs(record))
+            else JobScheduler.from_record(scheduler_id, read_int(score) or 0, pairs(record))
         )
 
     async def get_job_schedulers(
@@ -288,14 +291,14 @@ class JobSchedulers:
         listed = await self.connection.execute(
             "ZRANGE" if ascending else "ZREVRANGE", self.keys.key("repeat"), start, end, "WITHSCORES"
         )
-        planned = _pairs(listed)
+        planned = pairs(listed)
         if not planned:
             return []
         records = await self.connection.execute_all(
             [("HGETALL", self.keys.key(f"repeat:{scheduler_id}")) for scheduler_id in planned]
         )
         return [
-            JobScheduler.from_record(scheduler_id, read_int(next_ms) or 0, _pairs(record))
+            JobScheduler.from_record(scheduler_id, read_int(next_ms) or 0, pairs(record))
             for (scheduler_id, next_ms), record in zip(planned.items(), records, strict=True)
         ]
 
@@ -381,7 +384,7 @@ async def _mend(queue: Queue, scheduler_id: str, planned: str) -> bool:
         [("HGETALL", key), ("HMGET", f"{key}:{planned}", "opts", "finishedOn")]
     )
     planned_ms = read_int(planned) or 0
-    definition = JobScheduler.from_record(scheduler_id, planned_ms, _pairs(record))
+    definition = JobScheduler.from_record(scheduler_id, planned_ms, pairs(record))
     now_ms = queue.clock.now_ms()
     options: Mapping[str, Any] = definition.options or {}
     count = definition.iterations + 1
@@ -471,8 +474,3 @@ def _fields(scheduler: JobScheduler, data: str, template: Mapping[str, Any]) -> 
     if scheduler.missed != "skip":
         fields["missed"] = scheduler.missed
     return [part for pair in fields.items() for part in pair]
-
-
-def _pairs(flat: list[str]) -> dict[str, str]:
-    parts = iter(flat)
-    return dict(zip(parts, parts, strict=True))

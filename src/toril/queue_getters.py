@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ._prometheus import exposition
 from ._tracing import Tracing
-from .codec import read_int
+from .codec import pairs, read_int
 from .connection import Connection
 from .errors import ConfigurationError, JobNotFoundError, ServerRefusedError
 from .job import Job
@@ -83,7 +83,7 @@ class QueueGetters:
 
     async def get_job(self, job_id: str) -> Job[Any] | None:
         """Return a job, or None where there is none of this id."""
-        record = _pairs(await self.connection.execute("HGETALL", self.keys.job(job_id)))
+        record = pairs(await self.connection.execute("HGETALL", self.keys.job(job_id)))
         return self._job(job_id, record) if record else None
 
     async def get_job_or_raise(self, job_id: str) -> Job[Any]:
@@ -310,7 +310,7 @@ class QueueGetters:
 
     async def get_meta(self) -> dict[str, str]:
         """Return the settings that stand in Redis, under BullMQ's names."""
-        return _pairs(await self.connection.execute("HGETALL", self.keys.key("meta")))
+        return pairs(await self.connection.execute("HGETALL", self.keys.key("meta")))
 
     async def get_version(self) -> str | None:
         """Return which library has set the queue up, as `bullmq:6.7.0`; None where only toril has used it."""
@@ -359,7 +359,7 @@ class QueueGetters:
             # Under one of the keys stands something else; the others are jobs all the same.
             records = [await self._record_or_nothing(*command) for command in commands]
         return [
-            self._job(job_id, _pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
+            self._job(job_id, pairs(record)) for job_id, record in zip(ids, records, strict=True) if record
         ]
 
     async def _record_or_nothing(self, *command: str) -> list[str]:
@@ -373,11 +373,6 @@ class QueueGetters:
 
     def _job(self, job_id: str, record: dict[str, str]) -> Job[Any]:
         return Job(cast("Queue", self), job_id, record)
-
-
-def _pairs(flat: list[str]) -> dict[str, str]:
-    fields = iter(flat)
-    return dict(zip(fields, fields, strict=True))
 
 
 def checked_states(states: Sequence[State]) -> Sequence[State]:
