@@ -17,9 +17,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from ._insisting import add_surely
+from ._shown import shown
 from ._wire import pack
 from .connection import SCRIPT_TIMEOUT, Connection, Lane
-from .errors import ScriptForgottenError
+from .errors import ConnectionLostError, ScriptForgottenError
 from .scripts import NewRecord, Receipt, Scripts
 
 __all__ = ["Adder", "how_many"]
@@ -144,8 +145,7 @@ class Adder:
             outcome = await call.outcome
             if isinstance(outcome, list):
                 self._is_known = True
-                answers: list[_Answer] = outcome[0]
-                return answers
+                return self._checked(outcome[0], len(call.records))
             self._is_known = False
             return await self._insist(call.records, call.receipt, outcome)
         finally:
@@ -202,7 +202,12 @@ class Adder:
                 self._go_on(batch, records, receipt, outcome)
             else:
                 self._is_known = True
-                self._end(batch, receipt, outcome[0])
+                try:
+                    answers = self._checked(outcome[0], len(batch))
+                except ConnectionLostError as error:
+                    self._end(batch, receipt, error)
+                else:
+                    self._end(batch, receipt, answers)
 
         command = self._scripts.add_job_command(records, receipt)
         self._lane.send(pack(command), 1, answered, SCRIPT_TIMEOUT)
@@ -242,10 +247,20 @@ class Adder:
         Args:
             error: What became of a first try.
         """
-        return await add_surely(
+        answers = await add_surely(
             lambda is_repeat: self._scripts.add_job(records, receipt._replace(is_repeat=is_repeat)),
             f"queue {self._name!r}",
             first=None if isinstance(error, ScriptForgottenError) else error,
+        )
+        return self._checked(answers, len(records))
+
+    def _checked(self, answers: list[_Answer] | None, count: int) -> list[_Answer]:
+        # By what is declared it is a list; by what comes over a wire it may be anything.
+        if isinstance(answers, list) and len(answers) == count:
+            return answers
+        raise ConnectionLostError(
+            f"queue {self._name!r}: the answer to {count} jobs is {shown(answers)}, which no server says; is something "
+            "between it and this program? Jobs may or may not have been added"
         )
 
     def _end(self, batch: _Batch, receipt: Receipt, outcome: list[_Answer] | BaseException) -> None:

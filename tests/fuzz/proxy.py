@@ -29,7 +29,11 @@ class Door:
 
     def refuse(self, rule: Rule, error: str, times: int) -> None:
         """Answer the next calls that the rule picks with this error; the server never hears of them."""
-        self._rule, self._error, self._left = rule, error.encode(), times
+        self.answer(rule, b"-" + error.encode() + b"\r\n", times)
+
+    def answer(self, rule: Rule, answer: bytes, times: int) -> None:
+        """The same with any answer, as it goes over the wire."""
+        self._rule, self._error, self._left = rule, answer, times
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until either side ends it."""
@@ -45,7 +49,7 @@ class Door:
                             # An EXEC that fails ends its transaction, too.
                             inner_writer.write(b"*1\r\n$7\r\nDISCARD\r\n")
                             await _answer(inner_reader)
-                        writer.write(b"-" + self._error + b"\r\n")
+                        writer.write(self._error)
                     else:
                         inner_writer.write(raw)
                         writer.write(await _answer(inner_reader))

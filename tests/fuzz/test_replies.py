@@ -12,6 +12,7 @@ from tests.fuzz.proxy import open_door
 from tests.patience import within
 from toril import (
     AuthenticationError,
+    ConnectionLostError,
     FlowJob,
     FlowProducer,
     Queue,
@@ -107,6 +108,35 @@ async def test_a_caller_gets_a_type(own_server: EmbeddedServer, error: str) -> N
                     records = [key async for key in client.scan_iter(match=f"{queue.keys.base}*-*-*")]
                     assert records == [], (name, records)
                 await act(queue)
+
+
+NONSENSE = [
+    b"$-1\r\n",
+    b"*-1\r\n",
+    b"_\r\n",
+    b":0\r\n",
+    b"*0\r\n",
+    b"+OK\r\n",
+    b"$3\r\nabc\r\n",
+    b"%1\r\n+a\r\n:1\r\n",
+]
+"""Answers that no server gives to a script of toril's, but what stands between might."""
+
+
+@pytest.mark.parametrize("name", ["add", "add_bulk"])
+async def test_an_answer_that_says_nothing_is_no_answer(own_server: EmbeddedServer, name: str) -> None:
+    """Who adds hears that nothing is known of his job, and does not wait for ever; the next call works."""
+    rule, act = CALLS[name]
+    async with open_door(own_server.port) as door:
+        url = f"redis://127.0.0.1:{door.port}"
+        async with Queue(f"nonsense-{name}", connection=url, prefix=PREFIX) as queue:
+            for answer in NONSENSE:
+                await act(queue)
+                door.answer(rule, answer, 1)
+                async with within(f"an error after {answer!r}"):
+                    with pytest.raises(ConnectionLostError, match="may or may not have been added"):
+                        await act(queue)
+            await act(queue)
 
 
 SITES: dict[str, Callable[[list[bytes]], bool]] = {
