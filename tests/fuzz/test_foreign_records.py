@@ -6,6 +6,7 @@ Each example puts poisoned records among good jobs and lets a worker loose on th
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import examples
 from tests.patience import until, within
-from toril import Queue, ServerRefusedError, Worker
+from toril import Queue, QueueEvents, ServerRefusedError, Worker
 from toril.embedded import EmbeddedServer
 from toril.keys import QueueKeys
 
@@ -216,3 +217,68 @@ async def test_a_queue_whose_own_keys_are_spoilt_refuses_with_a_type(
 
     with pytest.raises(ServerRefusedError, match="WRONGTYPE"):
         await queue.add("paint")
+
+
+@pytest.mark.parametrize("policy", ["fpof", "cpof", "idof", "rdof", ""])
+@pytest.mark.parametrize("fails", [True, False])
+async def test_jobs_that_are_each_others_parents_end(
+    queue: Queue, client: Client, policy: str, fails: bool
+) -> None:
+    """A circle, and a job that is its own parent: each ends once, and the good job beside them is done."""
+    keys = queue.keys
+    for job_id, parent in (("a", "b"), ("b", "a"), ("self", "self")):
+        link = {"id": parent, "queueKey": keys.qualified_name, **({policy: True} if policy else {})}
+        record = {"name": "paint", "data": "{}", "opts": "{}", "timestamp": "1800000000000",
+                  "parentKey": keys.job(parent), "parent": json.dumps(link)}  # fmt: skip
+        await client.hset(keys.job(job_id), mapping=record)
+        await client.sadd(keys.job(parent) + ":dependencies", keys.job(job_id))
+        await client.lpush(keys.key("wait"), job_id)
+    good = await queue.add("good")
+
+    def process(job: Any) -> None:
+        if fails and job.name == "paint":
+            raise ValueError
+
+    async with Worker(queue, process, stalled_interval=0.1):
+        await within_end(queue, good.id)
+    counts = await queue.get_job_counts()
+    assert (counts["waiting"], counts["active"], counts["delayed"]) == (0, 0, 0)
+
+
+async def within_end(queue: Queue, job_id: str) -> None:
+    async def is_quiet() -> bool:
+        counts = await queue.get_job_counts()
+        return counts["waiting"] + counts["active"] + counts["prioritized"] == 0
+
+    async with within("the good job"):
+        await (await queue.get_job_or_raise(job_id)).result()
+    await until("nothing waits or runs", is_quiet)
+
+
+STRANGE_EVENTS: list[dict[Any, Any]] = [
+    {"event": "teleported", "jobId": "1"},
+    {"jobId": "1"},
+    {"event": ""},
+    {"event": "completed"},
+    {"event": "completed", "jobId": "nobody", "returnvalue": "{"},
+    {b"\xff": b"\xfe"},
+]
+
+
+async def test_events_that_nobody_knows_are_told_as_they_are(queue: Queue, client: Client) -> None:
+    """They end no listener, and nobody's wait for a result."""
+    async with QueueEvents(
+        queue.name, connection=queue.connection, prefix=queue.prefix, last_event_id="0"
+    ) as events:
+        for fields in STRANGE_EVENTS:
+            await client.xadd(queue.keys.key("events"), fields)
+        job = await queue.add("good")
+        async with Worker(queue, lambda job: 5), within("the result"):
+            assert await job.result() == 5
+        heard: list[str] = []
+        async with within("the event"):
+            async for event in events:
+                heard.append(event.name)
+                if event.name == "completed" and event.fields.get("jobId") == job.id:
+                    break
+    assert heard[:5] == ["teleported", "", "", "completed", "completed"]
