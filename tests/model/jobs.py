@@ -361,6 +361,14 @@ class JobMoves(Frame):
         for _ in range(checks):
             self.check_stalled(fault)
 
+    @rule(index=INDEX, checks=st.integers(0, 2), fault=FAULT)
+    def worker_is_away(self, index: int, checks: int, fault: str) -> None:
+        """For longer than its lock lasts, and perhaps until the job has been taken back."""
+        losers = len(self.here.losers)
+        self.worker_crashes(index, checks, fault)
+        if len(self.here.losers) > losers:
+            self.loser_comes_back(losers, fault)
+
     @rule(index=INDEX)
     def lock_runs_out(self, index: int) -> None:
         """Its worker has crashed, or hangs: the lock expires. What it writes is refused until it is back in time."""
