@@ -120,8 +120,8 @@ async def _drain(stage: Stage, count: int, enough: int, again: int = 0) -> _Drai
             told = {state: number for state, number in states.items() if number}
             stage.faults.append(f"I1, I4 of {count * (again + 1):,} jobs there are {told}")
         # Else a server frees a million jobs in the background, while it is measured with few.
-        forget: Any = client.execute_command
-        await forget("FLUSHALL", "SYNC")
+        raw: Any = client
+        await raw.execute_command("FLUSHALL", "SYNC")
     return _Drained(first - began, rates, slow, round(memory / count), server_us)
 
 
