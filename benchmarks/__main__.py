@@ -50,6 +50,7 @@ def main() -> int:
     large = commands.add_parser("scale", help="what holds for a few must hold for many")
     large.add_argument("--tests", type=_names(TESTS), default=list(TESTS), metavar="A,B")
     large.add_argument("--factor", type=float, default=1.0, help="of the full size")
+    large.add_argument("--rounds", type=int, default=3, help="how often each test is run; the medians count")
     large.add_argument("--write", action="store_true", help="write the table into the page")
 
     hops = commands.add_parser("profile", help="where the time of a job goes, hop by hop")
@@ -84,7 +85,7 @@ def main() -> int:
         recorded = Results.load(arguments.against) if arguments.against.exists() else None
         return quick(recorded, arguments.rounds, arguments.seconds, arguments.tolerance)
     if arguments.command == "scale":
-        lines = scale(arguments.tests, arguments.factor)
+        lines = scale(arguments.tests, arguments.factor, max(1, arguments.rounds))
         if arguments.write:
             report.replace_part(report.PAGE, "python -m benchmarks scale --write", scale_table(lines))
         return 0 if all(line.is_met for line in lines) else 1
