@@ -192,12 +192,9 @@ MISSING = """
             if hasattr(module, name):
                 delattr(module, name)
 
-    # As asyncio on Windows answers.
-    def no_handlers(self, *args):
-        raise NotImplementedError  # That is the answer there, not something left to do.
-
-    asyncio.SelectorEventLoop.add_signal_handler = no_handlers
-    asyncio.SelectorEventLoop.remove_signal_handler = no_handlers
+    # On Windows no event loop has these, so what all loops inherit answers that there are none.
+    asyncio.SelectorEventLoop.add_signal_handler = asyncio.AbstractEventLoop.add_signal_handler
+    asyncio.SelectorEventLoop.remove_signal_handler = asyncio.AbstractEventLoop.remove_signal_handler
 """
 
 
