@@ -221,7 +221,7 @@ def test_importing_needs_neither_extras_nor_unix() -> None:
 
 
 def test_a_producer_and_a_worker_run_without_extras_and_unix(server_url: str, prefix: str) -> None:
-    """Adding with and without asyncio, running and waiting for the result work where signals and forks do not."""
+    """Adding with and without asyncio, running, waiting and Ctrl-C work where signals and forks do not."""
     printed = run_bare(
         """
         from toril import Queue, Worker
@@ -233,9 +233,12 @@ def test_a_producer_and_a_worker_run_without_extras_and_unix(server_url: str, pr
             return 2 * number
 
         async def main():
-            async with queue, Worker(queue):
+            async with queue:
+                running = asyncio.create_task(Worker(queue).run())
                 job = await double.add(21)
                 print(await job.result(timeout=20))
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.wait_for(running, 20)
 
         asyncio.run(main())
         print(double.sync.add(1).get_state())
