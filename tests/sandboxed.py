@@ -104,6 +104,31 @@ def hold(job: SyncJob, *, alone: bool = False) -> None:
     ctypes.PyDLL(None).sleep(600)
 
 
+async def lose_patience(job: Job) -> int:
+    """Wait for the first of two answers no longer than a turn of the loop."""
+    try:
+        async with asyncio.timeout(0):
+            await job.log("unheard")
+    except TimeoutError:
+        return await job.log("heard")
+    raise AssertionError("the answer was there before it was asked for")
+
+
+def leave_a_fork() -> None:
+    """Die as for want of memory, and leave a process that does not."""
+    if os.fork() == 0:
+        time.sleep(600)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def shout() -> str:
+    """Write to wherever output goes."""
+    print("out", flush=True)
+    os.write(1, b"out\n")
+    os.write(2, b"err\n")
+    return "said"
+
+
 async def whole(job: Job) -> Any:
     """A function for all jobs of a worker."""
     await asyncio.sleep(0)

@@ -134,6 +134,59 @@ async def test_what_steers_is_raised_by_name(queue: Queue) -> None:
     assert last.failed_reason == "UnrecoverableError"
 
 
+async def test_a_processor_may_lose_patience_with_a_verb(queue: Queue) -> None:
+    """The answer that nobody waits for any more is passed over; those after it arrive, and the child lives on."""
+    lose_patience = sandbox(queue, sandboxed.lose_patience)
+    first, second = await lose_patience.add(), await lose_patience.add()
+    async with Worker(queue):
+        assert await ended(first, second) == [2, 2]
+
+
+async def test_a_child_is_handed_the_path_without_what_is_none(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs put a `Path` there, and Python passes it over."""
+    monkeypatch.setattr(sys, "path", [*sys.path, ROOT])
+    pid = sandbox(queue, sandboxed.pid)
+    async with Worker(queue):
+        assert await ended(await pid.add()) != [os.getpid()]
+
+
+async def test_a_fork_does_not_hide_that_the_child_has_died(queue: Queue) -> None:
+    """The job fails at once, although a process that its processor has made still runs, and held the same pipes."""
+    leave_a_fork = sandbox(queue, sandboxed.leave_a_fork)
+    async with Worker(queue):
+        (died,) = await ended(await leave_a_fork.add())
+
+    assert "killed by SIGKILL" in died.failed_reason
+
+
+async def test_a_worker_whose_streams_are_closed_has_sandboxes(
+    queue: Queue, server_url: str, tmp_path: Path
+) -> None:
+    """What a processor writes goes nowhere then, and least of all into the pipe to the worker."""
+    program = tmp_path / "worker.py"
+    program.write_text(
+        "import asyncio, os\n"
+        "from tests import sandboxed\n"
+        "from toril import Queue, Worker\n"
+        f"queue = Queue('tests', connection={server_url!r}, prefix={queue.prefix!r})\n"
+        "queue.processor('shout', sandboxed=True)(sandboxed.shout)\n"
+        "for number in (0, 1, 2):\n"
+        "    os.close(number)\n"
+        "asyncio.run(Worker(queue).run())\n"
+    )
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), env={**os.environ, "PYTHONPATH": path}
+    )
+    try:
+        assert await ended(await queue.add("shout"), await queue.add("shout")) == ["said", "said"]
+    finally:
+        process.terminate()
+        await process.wait()
+
+
 async def test_a_crash_fails_one_job(queue: Queue) -> None:
     """The reason names the exit code or the signal; the next job has a new child."""
     fall = sandbox(queue, sandboxed.fall)

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import functools
 import inspect
+import io
 import itertools
 import os
 import queue as queues
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -51,9 +52,11 @@ _SHAPES: Final[dict[str, Callable[..., Any]]] = {
 def main() -> None:
     """Serve the worker that has started this process."""
     _die_with_the_worker()
-    faulthandler.enable()
     requests, replies = _take_pipes()
+    faulthandler.enable(2)
     link = _Link(requests, replies)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=link.forget)
     threading.Thread(target=link.read, name="toril-sandbox", daemon=True).start()
     with asyncio.Runner() as runner:
         while (order := link.next_order()) is not None:
@@ -63,7 +66,7 @@ def main() -> None:
 class _Link:
     """The pipes to the worker."""
 
-    def __init__(self, requests: IO[bytes], replies: IO[bytes]) -> None:
+    def __init__(self, requests: io.BufferedReader, replies: io.BufferedWriter) -> None:
         self._requests = requests
         self._replies = replies
         self._orders: queues.SimpleQueue[Frame | None] = queues.SimpleQueue()
@@ -80,6 +83,9 @@ class _Link:
                 self._orders.put(frame)
                 continue
             future = self._calls.pop(frame["reply"])
+            if not future.set_running_or_notify_cancel():
+                # Whoever asked waits no longer, as after a timeout of the processor's own.
+                continue
             if "error" in frame:
                 future.set_exception(rebuilt(frame["error"]))
             else:
@@ -89,6 +95,12 @@ class _Link:
         self._orders.put(None)
         time.sleep(_LAST_WORDS)
         os._exit(1)
+
+    def forget(self) -> None:
+        """Close the pipes in a fork that a processor makes; held open there, they would hide our death."""
+        # Not the buffers around them: another thread may have been reading as this one forked.
+        self._requests.raw.close()
+        self._replies.raw.close()
 
     def next_order(self) -> Frame | None:
         return self._orders.get()
@@ -117,9 +129,12 @@ class _Link:
 
     def _frame(self) -> Frame | None:
         head = self._requests.read(HEAD)
-        if len(head) < HEAD:
+        size = int.from_bytes(head, "big")
+        body = self._requests.read(size) if len(head) == HEAD else b""
+        if not body or len(body) < size:
+            # Nothing more, or half of a frame: the worker has closed the pipe, or was killed while it wrote.
             return None
-        frame: Frame = msgspec.json.decode(self._requests.read(int.from_bytes(head, "big")))
+        frame: Frame = msgspec.json.decode(body)
         return frame
 
 
@@ -225,17 +240,16 @@ def _plain(value: Any) -> Any:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
+def _take_pipes() -> tuple[io.BufferedReader, io.BufferedWriter]:
     """Keep the pipes to ourselves: what a processor prints goes where the worker's errors go."""
+    # First, since it takes the place of the worker's stderr where that is closed.
+    null = os.open(os.devnull, os.O_RDWR)
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:
-        os.dup2(null, 1)
-    os.close(null)
+    os.dup2(2, 1)
+    if null != 2:
+        os.close(null)
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return requests, replies

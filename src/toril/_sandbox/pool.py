@@ -116,7 +116,8 @@ class _Child:
             sys.executable,
             "-c",
             _PROGRAM,
-            json.dumps(sys.path),
+            # Whatever else stands there, such as a Path, Python passes over.
+            json.dumps([entry for entry in sys.path if isinstance(entry, str)]),  # pyright: ignore[reportUnnecessaryIsInstance]
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             **group,
