@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from toril import ConfigurationError, Job, JobFailedError, NewJob, Queue, SyncJob, SyncQueue, Worker
+from toril.sync import run
 
 SOON = 15
 
@@ -125,6 +128,43 @@ def test_forked_children_and_their_parent_go_on(server_url: str, prefix: str) ->
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "11"
+
+
+def test_a_generator_runs_in_the_thread_that_has_it(blocking_queue: Queue) -> None:
+    """It may block, ask a database that wants no event loop around, and make such calls itself."""
+    sync = blocking_queue.sync
+
+    def made() -> Iterator[tuple[str, int]]:
+        for n in range(3):
+            yield "a", n + sync.get_waiting_count()
+
+    assert [job.data for job in sync.add_bulk(made())] == [0, 1, 2]
+    sync.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no alarms")
+def test_what_a_signal_raises_ends_the_call(blocking_queue: Queue) -> None:
+    """Not Ctrl-C alone: whoever bounds a call by an alarm leaves nothing running behind it."""
+    ended = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(TimeoutError):
+            run(work())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ended.wait(SOON)
 
 
 def test_a_program_that_has_blocked_ends(server_url: str, prefix: str) -> None:

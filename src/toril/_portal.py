@@ -28,15 +28,11 @@ class _Portal:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise ConfigurationError(
-                "a .sync call from within a .sync call would wait for itself; await the async one"
-            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except KeyboardInterrupt:
+        except BaseException:
+            # Ctrl-C, or what a signal's handler has raised; where the call itself raised, it is over anyway.
             future.cancel()
             raise
 

@@ -44,7 +44,8 @@ class SyncQueue:
         self, jobs: Iterable[NewJob | tuple[str, Any] | tuple[str, Any, JobOptions]]
     ) -> list[SyncJob[Any]]:
         """Add many jobs."""
-        return [SyncJob(job) for job in run(self.queue.add_bulk(jobs))]
+        # A generator runs here and not in the loop's thread: it may block, or make calls like these itself.
+        return [SyncJob(job) for job in run(self.queue.add_bulk(list(jobs)))]
 
     def get_job(self, job_id: str) -> SyncJob[Any] | None:
         """Return a job, or None."""
