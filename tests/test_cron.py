@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -241,7 +241,9 @@ def test_a_pattern_with_hours_fires_at_each_named_time_once(
 
 
 @given(
-    pattern=st.sampled_from(["* * * * *", "*/7 * * * * *", "0 3 * * *", "0 0 L * *"]),
+    pattern=st.sampled_from(
+        ["* * * * *", "*/7 * * * * *", "0 3 * * *", "0 0 L * *", "* * 2-3 * * 1-5", "30 2 * * *"]
+    ),
     after=MOMENTS,
     gap=st.integers(1, 10**9),
 )
@@ -254,6 +256,23 @@ def test_the_latest_is_the_last_of_all(pattern: str, after: int, gap: int) -> No
     assert latest is None or after < latest <= after + gap
     assert following is not None
     assert following > after + gap
+
+
+def test_the_latest_of_millions_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that comes back does not go through every second of January one by one."""
+    asked = 0
+    next_after = Cron.next_after
+
+    def counted(self: Cron, after_ms: int, tz: tzinfo) -> int | None:
+        nonlocal asked
+        asked += 1
+        assert asked < 100
+        return next_after(self, after_ms, tz)
+
+    monkeypatch.setattr(Cron, "next_after", counted)
+    first, last = ms("2026-01-01T00:00:00+00:00"), ms("2026-03-01T00:00:00+00:00")
+
+    assert Cron.parse("* * * * 1 *").latest(first, last, UTC) == ms("2026-01-31T23:59:59+00:00")
 
 
 def test_zones_have_names() -> None:

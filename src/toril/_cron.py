@@ -123,18 +123,18 @@ class Cron:
 
     def latest(self, after_ms: int, until_ms: int, tz: tzinfo) -> int | None:
         """Return the last time after `after_ms` and not after `until_ms` at which it fires."""
-        look_back = 60_000
-        while True:
-            start = max(after_ms, until_ms - look_back)
-            found = self.next_after(start, tz)
+        last: int | None = None
+        # It fires at `low`, but for the first round, and not between `high` and the end.
+        low, high = after_ms, until_ms
+        while low < high:
+            middle = low if last is None else (low + high) // 2
+            found = self.next_after(middle, tz)
             if found is not None and found <= until_ms:
-                break
-            if start == after_ms:
+                low = last = found
+            elif last is None:
                 return None
-            look_back *= 16
-        last = found
-        while (later := self.next_after(last, tz)) is not None and later <= until_ms:
-            last = later
+            else:
+                high = middle
         return last
 
     def _next_face(self, face: datetime) -> datetime | None:
