@@ -12,7 +12,7 @@ import redis.asyncio
 from tests.patience import like
 from toril import Deduplication, Exponential, FlowJob, FlowProducer, Job, NewJob, Queue, Worker
 from toril.embedded import EmbeddedServer
-from toril.fsck import Replay, Violation, check, violations
+from toril.fsck import Replay, Violation, check, reading, violations
 from toril.scripts import Fetch, FinishedJob
 
 
@@ -170,6 +170,46 @@ async def test_a_queue_in_use_is_sound(queue: Queue, prefix: str) -> None:
 
     assert found == []
     assert runs > 100
+
+
+async def test_jobs_that_moved_are_not_searched_for_one_by_one(
+    queue: Queue, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many suspects are mostly that: only those that are suspected a second time are looked for in long lists."""
+    await queue.add_bulk([("job", None)] * 300)
+    await client.delete(queue.keys.job("7"))
+    wait, aside = queue.keys.key("wait"), queue.keys.key("toril:aside")
+    read_all, look_again = reading._Reader.read_all, reading._Reader.look_again
+    looked_at: list[str] = []
+    is_first = True
+
+    async def moving(reader: Any) -> None:
+        nonlocal is_first
+        was_first, is_first = is_first, False
+        if was_first:
+            await client.rename(wait, aside)
+        await read_all(reader)
+        if was_first:
+            await client.rename(aside, wait)
+            await client.lpush(wait, "8")
+
+    async def noted(reader: Any, suspects: Any) -> Any:
+        looked_at.extend(one.key for one in suspects)
+        return await look_again(reader, suspects)
+
+    monkeypatch.setattr(reading._Reader, "read_all", moving)
+    monkeypatch.setattr(reading._Reader, "look_again", noted)
+    assert await look(queue) == []
+    assert looked_at == []
+    assert [one.key for one in await look(queue)] == [queue.keys.job("7"), queue.keys.job("8")]
+
+
+async def test_very_many_faults_are_all_found(queue: Queue, client: redis.asyncio.Redis) -> None:
+    """They are there at the second look, too."""
+    jobs = await queue.add_bulk([("job", None)] * 300)
+    await client.delete(*(queue.keys.job(job.id) for job in jobs))
+
+    assert len(await look(queue)) == 300
 
 
 async def test_a_full_server_is_looked_at_all_the_same(server: EmbeddedServer) -> None:
