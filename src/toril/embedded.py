@@ -145,7 +145,7 @@ class EmbeddedServer:
 
     def _forget(self) -> None:
         run, self._run = self._run, None
-        if run is not None:
+        if run is not None and run.owner_pid == os.getpid():  # a fork's copy is not the fork's to clear away
             run.keeper.wait()
             leave(run.directory)
             if self._given_dir is None:
@@ -428,9 +428,9 @@ def _write_config(
         *_SETTINGS[persistence],
         *(f"{name} {_quoted(value)}" for name, value in config.items()),
     ]
-    # Opened with its mode, since it may hold a password.
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    # Opened with its mode, since it may hold a password. A path is bytes, which need not be text in any charset.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(os.fsencode("\n".join(lines) + "\n"))
 
 
 def _quoted(value: str) -> str:
