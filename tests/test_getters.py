@@ -179,7 +179,7 @@ async def test_metrics_for_prometheus(queue: Queue) -> None:
     assert f'bullmq_job_failed_total{{queue="tests", {label}}} 1' in text
     metrics = await queue.get_metrics("completed")
     assert (metrics.count, metrics.points, len(metrics.data)) == (2, len(metrics.data), metrics.points)
-    for name in ("state", "1st", "a-b", ""):
+    for name in ("state", "1st", "a-b", "", "__name__"):
         with pytest.raises(ConfigurationError, match="label"):
             await queue.export_prometheus_metrics({name: "x"})
 

@@ -11,7 +11,8 @@ from .states import State
 
 __all__ = ["exposition"]
 
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+# Those that begin with two underscores are Prometheus's own.
+_LABEL: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _OURS: Final = ("queue", "state")
 
 
@@ -34,7 +35,7 @@ def exposition(
         if not _LABEL.fullmatch(name) or name in _OURS:
             raise ConfigurationError(
                 f"queue {queue!r}: {name!r} cannot be the name of a label; it has letters, digits and '_', "
-                f"and is none of {', '.join(_OURS)}"
+                f"does not begin with '__', and is none of {', '.join(_OURS)}"
             )
     lines = [
         "# HELP bullmq_job_count Number of jobs in the queue by state",
