@@ -229,3 +229,32 @@ async def test_a_reader_that_has_seen_enough_is_no_problem(
         assert (shut.returncode, shut.stderr) == (0, b"")
 
     await asyncio.to_thread(look)
+
+
+async def test_a_follower_that_nobody_reads_ends(server_url: str, prefix: str, queue: Queue) -> None:
+    """`toril events --follow --json | head -1` is no problem either."""
+    await queue.add("any")
+
+    def look() -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        line = ["events", "tests", "--follow", "--json"]
+        ended = run(server_url, prefix, line, {}, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        assert (ended.returncode, ended.stderr) == (0, b"")
+
+    await asyncio.to_thread(look)
+
+
+async def test_a_closed_stdin_answers_nothing(server_url: str, prefix: str, queue: Queue) -> None:
+    """As programs without a terminal have it: what would be lost needs `--yes`."""
+    await queue.add("any")
+
+    def look() -> None:
+        line = ["queue", "drain", "tests"]
+        ended = run(server_url, prefix, line, {}, capture_output=True, preexec_fn=lambda: os.close(0))
+        assert ended.returncode == 2
+        assert b"Say so with --yes" in ended.stderr
+
+    await asyncio.to_thread(look)
+    assert await queue.get_waiting_count() == 1

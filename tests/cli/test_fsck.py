@@ -51,3 +51,30 @@ async def test_queues_in_order_exit_with_0(queue: Queue, server_url: str, prefix
     done = toril("--fsck", "--prefix", prefix, url=server_url)
 
     assert (done.returncode, done.stdout) == (0, f"{queue.name}: in order\n")
+
+
+async def test_a_mistyped_queue_does_not_look_well(queue: Queue, server_url: str, prefix: str) -> None:
+    """It is said not to be there; what is left of one that is gone is still looked at."""
+    await queue.add("a")
+
+    done = toril("--fsck", "--prefix", prefix, "--queue", queue.name, "--queue", "mistyped", url=server_url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no queue 'mistyped' under the prefix" in done.stderr
+
+    await queue.connection.execute("DEL", queue.keys.key("meta"), queue.keys.job("1"))
+    left = toril("--fsck", "--prefix", prefix, "--queue", queue.name, url=server_url)
+    assert left.returncode == 1
+    assert "has no record" in left.stdout
+
+
+async def test_an_id_does_not_steer_the_terminal(
+    queue: Queue, client: Client, server_url: str, prefix: str
+) -> None:
+    """Other clients write any id; what would move the cursor is escaped."""
+    await queue.add("a")
+    await client.lpush(queue.keys.key("wait"), "\x1b[2Jgone")
+
+    done = toril("--fsck", "--prefix", prefix, url=server_url)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stdout
+    assert "\\x1b[2Jgone" in done.stdout

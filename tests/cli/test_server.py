@@ -119,10 +119,12 @@ def test_the_usual_port_is_not_insisted_on(start: Start) -> None:
 
 
 def test_a_server_that_is_killed_ends_the_command(start: Start) -> None:
-    """If the server goes, the command does not pretend: exit code 1."""
+    """If the server goes, the command does not pretend: exit code 1, and what the server has said last."""
     process = start("server", "--json")
     os.kill(int(started(process)["pid"]), signal.SIGKILL)
     assert process.wait(20) == 1
+    assert process.stdout is not None
+    assert "Ready to accept connections" in json.loads(process.stdout.read())["error"]
 
 
 def test_flags_have_variables(start: Start, tmp_path: Path) -> None:

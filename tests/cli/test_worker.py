@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from toril import Queue
+from toril.cli.worker import JsonLines
 
 from .conftest import Start, Toril
 
@@ -189,6 +191,14 @@ async def test_json_lines_are_for_programs(run: Run) -> None:
     lines = [json.loads(line) for line in log.lines]
     assert {"time", "level", "logger", "message"} == set(lines[0])
     assert lines[0]["level"] == "info"
+
+
+def test_json_lines_are_json_in_any_character_set() -> None:
+    """Half of what stderr escapes of itself, such as `\\xe4`, would be no JSON."""
+    record = logging.LogRecord("toril", logging.INFO, __file__, 1, "naïve %s", ("Łódź 😀",), None)
+    line = JsonLines().format(record)
+    assert line.isascii()
+    assert json.loads(line)["message"] == "naïve Łódź 😀"
 
 
 async def test_the_log_level_is_a_setting(run: Run, server_url: str, prefix: str) -> None:

@@ -66,7 +66,8 @@ def confirm(question: str, *, yes: bool, as_json: bool) -> None:
     """Ask before something is lost. Where nobody can answer, only `--yes` does; else the program ends with 2."""
     if yes:
         return
-    if as_json or not sys.stdin.isatty():
+    # It is None where whoever started the program has closed it.
+    if as_json or sys.stdin is None or not sys.stdin.isatty():
         complain(f"{question} Say so with --yes.", USAGE, as_json=as_json)
     if not typer.confirm(question):
         raise typer.Exit(PROBLEM)

@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from toril import Connection, Queue, find_queues
-from toril.cli.common import PROBLEM, confirm, errors_explained
-from toril.cli.output import console, print_json
+from toril.cli.common import PROBLEM, complain, confirm, errors_explained
+from toril.cli.output import console, print_json, printable
 from toril.fsck import Violation, check, plan, repair
 
 __all__ = ["look_at_queues"]
@@ -25,7 +25,7 @@ def look_at_queues(
     Exits with 0 if nothing is wrong or all has been mended, else with 1.
     """
     with errors_explained(as_json=as_json):
-        found = asyncio.run(_check(url, prefix, names))
+        found = asyncio.run(_look(url, prefix, names, as_json=as_json))
     mendable = [one for violations in found.values() for one in violations if plan(one)]
     if not as_json:
         _show(found, repair=repair)
@@ -33,8 +33,7 @@ def look_at_queues(
     if repair and mendable:
         confirm(f"Mend {_count(len(mendable))} as shown?", yes=yes, as_json=as_json)
         with errors_explained(as_json=as_json):
-            mended = asyncio.run(_mend(url, prefix, found))
-            found = asyncio.run(_check(url, prefix, list(found)))
+            mended, found = asyncio.run(_mend(url, prefix, found))
         if not as_json:
             console().print(f"\n{len(mended)} mended; now:", markup=False)
             _show(found, repair=False)
@@ -49,27 +48,32 @@ def look_at_queues(
     raise typer.Exit(PROBLEM if any(found.values()) else 0)
 
 
-async def _check(url: str | None, prefix: str, names: list[str]) -> Found:
+async def _look(url: str | None, prefix: str, names: list[str], *, as_json: bool) -> Found:
     async with Connection(url) as connection:
-        names = names or await find_queues(connection, prefix)
-        return {name: await check(connection, name, prefix) for name in names}
+        known = await find_queues(connection, prefix)
+        found = {name: await check(connection, name, prefix) for name in names or known}
+    for name in names:
+        # A mistyped one must not look well; what is left of one that is gone is still looked at.
+        if name not in known and not found[name]:
+            complain(f"no queue {name!r} under the prefix {prefix!r}", PROBLEM, as_json=as_json)
+    return found
 
 
-async def _mend(url: str | None, prefix: str, found: Found) -> set[Violation]:
+async def _mend(url: str | None, prefix: str, found: Found) -> tuple[set[Violation], Found]:
     mended: set[Violation] = set()
     async with Connection(url) as connection:
         for name, violations in found.items():
             queue = Queue(name, connection=connection, prefix=prefix)
             mended |= {one for one in violations if await repair(queue, one)}
-    return mended
+        return mended, {name: await check(connection, name, prefix) for name in found}
 
 
 def _show(found: Found, *, repair: bool) -> None:
     out = console()
     for name, violations in found.items():
-        out.print(f"{name}: {_count(len(violations)) if violations else 'in order'}", markup=False)
+        out.print(printable(f"{name}: {_count(len(violations)) if violations else 'in order'}"), markup=False)
         for one in violations:
-            out.print(f"  {one}", markup=False)
+            out.print(printable(f"  {one}"), markup=False)
             says = plan(one)
             if says:
                 out.print(f"    -> {'will ' if repair else '--repair would '}{says}", markup=False)

@@ -79,7 +79,7 @@ def server(
         while not stopped.wait(1) and running.is_running:
             pass
         if not signalled:
-            complain("the server has ended; see server.log", PROBLEM, as_json=as_json)
+            complain(f"the server has ended{_last_words(running.dir)}", PROBLEM, as_json=as_json)
     finally:
         running.stop()
     if not as_json:
@@ -99,6 +99,15 @@ def _tell(running: EmbeddedServer, kept: Persistence, *, has_port: bool, as_json
     out.print(f"Keeps: {_KEEPS[kept]}", markup=False)
     out.print(f"Data and log: {running.dir}", markup=False)
     out.print("Ctrl-C stops it.", markup=False)
+
+
+def _last_words(directory: Path) -> str:
+    """Told here, since the log of a temporary directory goes with it."""
+    try:
+        lines = (directory / "server.log").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return f"; the last line of its log: {lines[-1]}" if lines else ""
 
 
 def _data_home() -> Path:

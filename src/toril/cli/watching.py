@@ -77,10 +77,10 @@ def events(
     if as_json and not follow:
         print_json([_facts(event, reveal) for event in shown])
         return
-    for event in shown:
-        _print(event, reveal, as_json=as_json)
-    if follow:
-        with errors_explained(as_json=as_json):
+    with errors_explained(as_json=as_json):
+        for event in shown:
+            _print(event, reveal, as_json=as_json)
+        if follow:
             try:
                 run(onwards(found[-1].id if found else "0-0"), as_json=as_json)
             except KeyboardInterrupt:

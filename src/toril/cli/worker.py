@@ -259,4 +259,5 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        # With escapes: what stderr's character set lacks it would write as something that is no JSON.
+        return json.dumps(line)
