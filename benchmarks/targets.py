@@ -13,7 +13,9 @@ from benchmarks.runner import Results
 __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 
 NODE: Final = "bullmq-node"
-Figure = Callable[[Results], float | None]
+FLOOR: Final = "floor"
+Figure = Callable[[Results, str], float | None]
+"""What these results say of a contestant."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, and what was measured."""
+    """A target, what was measured, and what the layout's writes alone reach."""
 
     target: Target
     measured: float | None
+    floor: float | None = None
 
     @property
     def is_met(self) -> bool:
@@ -53,12 +56,13 @@ class Verdict:
         return found >= self.target.bound if self.target.is_floor else found <= self.target.bound
 
     @property
-    def words(self) -> tuple[str, str, str]:
-        """Target, measured and verdict, as they are printed."""
+    def words(self) -> tuple[str, str, str, str]:
+        """Target, measured, verdict and floor, as they are printed."""
         target = f"at {'least' if self.target.is_floor else 'most'} {self._show(self.target.bound)}"
+        floor = "–" if self.floor is None else self._show(self.floor)
         if self.measured is None:
-            return target, "not measured", "not measured"
-        return target, self._show(self.measured), "met" if self.is_met else "falls short"
+            return target, "not measured", "not measured", floor
+        return target, self._show(self.measured), "met" if self.is_met else "falls short", floor
 
     def _show(self, value: float) -> str:
         return f"{value * 100:.0f} %" if self.target.is_percent else f"{value:.2f}×"
@@ -69,8 +73,8 @@ def _of(results: Results, contestant: str, workload: str, figure: str = "rate") 
 
 
 def _against(other: str, workload: str, figure: str = "rate") -> Figure:
-    return lambda results: ratio(
-        _of(results, "toril", workload, figure), _of(results, other, workload, figure)
+    return lambda results, whose: ratio(
+        _of(results, whose, workload, figure), _of(results, other, workload, figure)
     )
 
 
@@ -91,15 +95,15 @@ def fastest_peer(
 
 
 def _against_fastest(workload: str, figure: str = "rate", *, is_async: bool = False) -> Figure:
-    def find(results: Results) -> float | None:
+    def find(results: Results, whose: str) -> float | None:
         peer = fastest_peer(results, workload, figure, is_async=is_async)
-        return (peer and _against(peer, workload, figure)(results)) or None
+        return (peer and _against(peer, workload, figure)(results, whose)) or None
 
     return find
 
 
-def _own_tail(results: Results) -> float | None:
-    return ratio(_of(results, "toril", "idle", "p99"), _of(results, "toril", "idle", "p50"))
+def _own_tail(results: Results, whose: str) -> float | None:
+    return ratio(_of(results, whose, "idle", "p99"), _of(results, whose, "idle", "p50"))
 
 
 TARGETS: Final = (
@@ -135,4 +139,6 @@ TARGETS: Final = (
 
 def judge(results: Results) -> list[Verdict]:
     """Return all targets with what was measured."""
-    return [Verdict(target, target.figure(results)) for target in TARGETS]
+    return [
+        Verdict(target, target.figure(results, "toril"), target.figure(results, FLOOR)) for target in TARGETS
+    ]

@@ -68,6 +68,7 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
     for contestant in (
         Contestant("toril", "toril", "toril", "own", 30_000, 12_000, is_peer=False),
         Contestant("bare", "bare loop", "bare", "own", 50_000, 20_000, is_peer=False),
+        Contestant("floor", "the layout's writes", "floor", "own", 50_000, 20_000, is_peer=False),
         Contestant("bullmq-node", "BullMQ, Node", "bullmq_node.mjs", "node", 7_500, 4_500, is_peer=False),
         Contestant("bullmq-python", "BullMQ, Python", "peers.bullmq_python", ".venv", 6_500, 1_100),
         Contestant("arq", "arq", "peers.arq", ".venv-arq", 2_200, 900),

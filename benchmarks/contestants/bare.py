@@ -70,12 +70,16 @@ class _Recorder:
 
 
 class Template:
-    """A command that carries a list: its head, and the words of one member."""
+    """A call of a script that carries a list: its head, and the words of one member."""
 
     def __init__(self, one: tuple[Any, ...], two: tuple[Any, ...]) -> None:
         stride = len(two) - len(one)
         self.head: tuple[Any, ...] = one[: len(one) - stride]
         self.member: tuple[Any, ...] = one[len(one) - stride :]
+
+    def call(self, sha: str) -> None:
+        """Call this script instead, which takes the same."""
+        self.head = (self.head[0], sha, *self.head[2:])
 
     def of(self, words: list[str]) -> Iterator[Any]:
         """The command for members that begin with these words: the id of one that ends, the name of a new one."""
@@ -147,11 +151,15 @@ class Bare(Adapter):
         for i in range(max(0, len(batches) - 2), len(batches)):
             self._wires[i % 2].receive()
 
+    def prepare(self, wire: Wire, finish: Template) -> None:
+        """Change what a worker sends; here, nothing."""
+
     def work(self, tally: Tally, concurrency: int, threads: int) -> None:
-        first, again = finish_template(f"{uuid.uuid4()}:1")
         wires = [Wire(self.url) for _ in range(2)]
         for name in SCRIPTS:
             wires[0].ask("SCRIPT", "LOAD", load(name).text)
+        first, again = finish_template(f"{uuid.uuid4()}:1")
+        self.prepare(wires[0], again)
         held = [cast("list[str]", wire.ask(*first)[3::2]) for wire in wires]
         # Both are sent before either is awaited, so that the server has the next call while this process reads.
         for wire, ids in zip(wires, held, strict=True):
