@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -17,6 +18,7 @@ from tests.patience import Heard, ended, like, until, within
 from toril import Job, Queue, ServerUnreachableError, UnrecoverableError, Worker
 from toril._loops.stalled import look_for_stalled
 from toril.embedded import EmbeddedServer
+from toril.scripts import Scripts, Start
 
 Client = redis.asyncio.Redis
 
@@ -108,6 +110,32 @@ async def test_an_end_that_was_never_heard_is_not_taken_for_heard(
     assert proxy.losses == 1
     await job.refresh()
     assert job.attempts_started == 1
+
+
+async def test_a_fault_while_locks_are_taken_again_costs_no_other_job_anything(
+    queue: Queue, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came with the answer that said so is run, and the end is sent once more."""
+    reclaim, faults = Scripts.reclaim_locks, [ServerUnreachableError("redis://localhost: away")]
+
+    async def reclaim_locks(self: Scripts, lock_ms: int, starts: Sequence[Start]) -> list[str]:
+        if faults:
+            raise faults.pop()
+        return await reclaim(self, lock_ms, starts)
+
+    async def process(job: Job) -> str:
+        if job.id == jobs[0].id:
+            await client.delete(queue.keys.job(job.id) + ":lock")
+        return "done"
+
+    jobs = await queue.add_bulk([("a", None)] * 2)
+    monkeypatch.setattr(Scripts, "reclaim_locks", reclaim_locks)
+    async with Worker(queue, process, skip_lock_renewal=True, skip_stalled_check=True):
+        assert await ended(*jobs) == ["done", "done"]
+    assert not faults
+    for job in jobs:
+        await job.refresh()
+        assert job.attempts_started == 1
 
 
 async def test_jobs_outlive_outages_that_are_longer_than_their_locks(server: EmbeddedServer) -> None:

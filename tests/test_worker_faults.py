@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,11 +21,12 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from tests.patience import Heard
+from tests.patience import Heard, like, until
 from toril import (
     ConfigurationError,
     Connection,
     ConnectionLostError,
+    Custom,
     Job,
     JobFailedError,
     LockLostError,
@@ -31,6 +34,8 @@ from toril import (
     ServerUnreachableError,
     Worker,
 )
+from toril._loops.heartbeat import Heartbeat
+from toril.embedded import EmbeddedServer
 
 PATIENCE = 15
 
@@ -200,6 +205,131 @@ async def test_cancelling_run_hands_jobs_back(queue: Queue) -> None:
         await task
     assert over.is_set()
     assert await queue.get_job_state(job.id) == "waiting"
+
+
+@pytest.mark.parametrize("how", ["completed", "failed", "delayed"])
+async def test_what_has_ended_when_run_is_cancelled_is_not_run_again(queue: Queue, how: str) -> None:
+    """Its end is written before the worker goes, though there is no time for any grace."""
+
+    async def process(job: Job) -> str:
+        asyncio.get_running_loop().call_soon(task.cancel)
+        if how != "completed":
+            raise ValueError(how)
+        return "done"
+
+    job = await queue.add("any", attempts=2 if how == "delayed" else 1, backoff=60)
+    task = asyncio.create_task(Worker(queue, process).run(handle_signals=False))
+    async with within("the end of the run"):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await queue.get_job_state(job.id) == how
+    await job.refresh()
+    assert job.attempts_made == 1
+
+
+def test_the_end_of_the_loop_is_not_held_up(server_url: str, prefix: str) -> None:
+    """`asyncio.run` cancels all tasks, a worker's own among them; it waits for none that is gone."""
+
+    async def process(job: Job) -> None:
+        over.set()
+
+    async def main() -> None:
+        async with Queue("tests", connection=server_url, prefix=prefix) as queue:
+            tasks.append(asyncio.create_task(Worker(queue, process).run(handle_signals=False)))
+            await queue.add("any")
+            async with within("the end of a job"):
+                await over.wait()
+
+    over, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+    began = time.monotonic()
+    asyncio.run(main())
+    assert tasks[0].cancelled()
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+async def test_a_job_whose_backoff_is_being_thought_about_gets_its_end(queue: Queue, how: str) -> None:
+    """Who wants to take it away then is late: the attempt has failed."""
+    thinking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def process(job: Job) -> None:
+        raise ValueError("no")
+
+    async def strategy(made: int, kind: str, error: BaseException, job: Job) -> float:
+        thinking.set()
+        await go_on.wait()
+        return 60
+
+    job = await queue.add("any", attempts=2, backoff=Custom("slow"))
+    worker = Worker(queue, process, backoff_strategy=strategy)
+    async with worker:
+        async with within("the strategy"):
+            await thinking.wait()
+        if how == "cancelled":
+            assert not worker.cancel_job(job.id)
+        else:
+            worker.stop(now=True)
+        await asyncio.sleep(0)
+        go_on.set()
+        await until("the delay", job.is_delayed)
+    await job.refresh()
+    assert job.attempts_made == 1
+
+
+async def test_pausing_ends_with_the_worker(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a job whose end cannot be written waits no longer than the worker."""
+    monkeypatch.setattr("toril.worker._LAST_WORDS", 0.2)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def process(job: Job) -> None:
+        started.set()
+        await go_on.wait()
+
+    with like(server) as own:
+        async with Queue("tests", connection=own.url) as queue:
+            await queue.add("any")
+            worker = Worker(queue, process)
+            async with worker:
+                async with within("the start"):
+                    await started.wait()
+                pausing = asyncio.create_task(worker.pause())
+                own.stop()
+                go_on.set()
+                await asyncio.sleep(0.05)
+                assert not pausing.done()
+                worker.stop(now=True)
+            async with within("the end of the pause"):
+                await pausing
+
+
+async def test_a_job_that_moves_during_a_renewal_is_no_loss(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock that the heartbeat does not find any more was given up, and nobody is alarmed."""
+    asked, moved = threading.Event(), threading.Event()
+    ask = Heartbeat._ask
+
+    def late(self: Heartbeat, name: str, *args: Any) -> list[str]:
+        if name == "extend_locks" and not asked.is_set():
+            asked.set()
+            moved.wait(PATIENCE)
+        return ask(self, name, *args)
+
+    async def process(job: Job) -> None:
+        await until("the renewal", asked.is_set)
+        raise ValueError("no")
+
+    monkeypatch.setattr(Heartbeat, "_ask", late)
+    job = await queue.add("any", attempts=2, backoff=60)
+    worker = Worker(queue, process, lock_renew_time=0.05)
+    heard = Heard(worker, "lock_renewal_failed", "lock_lost")
+    async with worker:
+        await until("the delay", job.is_delayed)
+        (heartbeat,) = Heartbeat._of_loops[asyncio.get_running_loop()].values()
+    moved.set()
+    await asyncio.to_thread(heartbeat.join, PATIENCE)
+    await asyncio.sleep(0)
+    assert heard.told == []
 
 
 async def test_a_mistake_in_the_settings_ends_the_start(

@@ -336,7 +336,7 @@ class Worker:
                 fetching.pause()
             self._listeners.tell("paused")
             if fetching is not None and not do_not_wait_active:
-                await fetching.until_idle(None, lambda: not self._is_paused)
+                await fetching.until_idle(None, lambda: not self._is_paused or self._fetching is not fetching)
 
     async def resume(self) -> None:
         """Fetch again."""
@@ -437,8 +437,10 @@ class Worker:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                for name, loop in fetching.loops():
+                loops = [
                     group.create_task(supervise(queue.name, name, loop, self._listeners.tell))
+                    for name, loop in fetching.loops()
+                ]
                 stalled = group.create_task(
                     supervise(queue.name, "stalled check", self._look_for_stalled, self._listeners.tell)
                 )
@@ -446,17 +448,23 @@ class Worker:
                     ready = "worker of queue %r at %s: ready, concurrency %d"
                     logger.info(ready, queue.name, queue.connection.safe_url, settings.concurrency)
                     self._listeners.tell("ready")
-                await stop.wait()
-                self._listeners.tell("closing")
-                stalled.cancel()
-                await self._wind_down(fetching)
-        except asyncio.CancelledError:
-            # No time for any grace, but no processor may run on without a lock.
-            self._hurry()
-            tasks = [claim.task for claim in fetching.claims.values() if claim.task is not None]
-            if tasks:
-                await asyncio.wait(tasks, timeout=_LAST_WORDS)
-            raise
+                try:
+                    await stop.wait()
+                    self._listeners.tell("closing")
+                    stalled.cancel()
+                    await self._wind_down(fetching)
+                except asyncio.CancelledError:
+                    # No time for any grace, but no processor may run on without a lock, and what has ended is to be
+                    # written. That takes the lanes, which are there yet unless all tasks are cancelled.
+                    self._is_hurried = True
+                    stalled.cancel()
+
+                    def is_over() -> bool:
+                        tasks = [*loops, *(claim.task for claim in fetching.claims.values())]
+                        return all(task is None or task.done() for task in tasks)
+
+                    await self._wind_down(fetching, is_over)
+                    raise
         finally:
             for claim in list(fetching.claims.values()):
                 # What still tries to write an end would do so for ever.
@@ -493,12 +501,12 @@ class Worker:
                 self._has_tried.set()
                 return
 
-    async def _wind_down(self, fetching: Fetching) -> None:
+    async def _wind_down(self, fetching: Fetching, is_over: Callable[[], bool] = lambda: False) -> None:
         await fetching.stop()
         if not self._is_hurried:
             await fetching.until_idle(self._settings.grace, lambda: self._is_hurried)
         self._hurry()
-        await fetching.until_idle(_LAST_WORDS)
+        await fetching.until_idle(_LAST_WORDS, is_over)
         if fetching.claims:
             logger.warning(
                 "queue %r: could not hand back %s; another worker takes over when the lock has run out",
@@ -557,8 +565,12 @@ class Worker:
             self._listeners.tell("lock_lost", job)
 
     def _renewal_failed(self, claims: list[Claim]) -> None:
-        self._listeners.tell("lock_renewal_failed", [claim.job.id for claim in claims])
-        self._lock_lost(claims)
+        held = {} if self._fetching is None else self._fetching.claims
+        # What has been moved while the heartbeat asked has no lock any more, and is no loss.
+        claims = [claim for claim in claims if held.get(claim.job.id) is claim]
+        if claims:
+            self._listeners.tell("lock_renewal_failed", [claim.job.id for claim in claims])
+            self._lock_lost(claims)
 
     def _lock_lost(self, claims: list[Claim]) -> None:
         if self._fetching is None:

@@ -240,6 +240,7 @@ class Fetching:
         self._reserved += want
         self._fetches += want > 0
         codes: list[int] = []
+        late: list[_End] = []
         try:
             if not lane.is_open:
                 # It takes a while, and the call says what time it is.
@@ -249,8 +250,6 @@ class Fetching:
                 codes, fetched = await scripts.move_to_finished(
                     now_ms, [end for _, end, _ in ends], fetch, self._settings.metrics_points
                 )
-                if _LOCK_RAN_OUT in codes:
-                    ends, codes = await self._regain(scripts, ends, codes)
             else:
                 fetched = await scripts.move_to_active(now_ms, fetch)
         except AuthenticationError as error:
@@ -270,12 +269,17 @@ class Fetching:
             raise
         else:
             patience.worked()
-            for (claim, end, is_uncertain), code in zip(ends, codes, strict=True):
-                self._settle(claim, end, code, is_uncertain)
+            for end, code in zip(ends, codes, strict=True):
+                if code == _LOCK_RAN_OUT:
+                    late.append(end)
+                else:
+                    self._settle(end, code)
             self._received(fetched, fetch, now_ms)
         finally:
             self._reserved -= want
             self._fetches -= want > 0
+        if late:
+            await self._regain(scripts, late)
         if self._chances.is_careful:
             self._chances.look()
         if self._ends or self._may_fetch():
@@ -292,11 +296,11 @@ class Fetching:
         if self.claims.get(claim.job.id) is claim:
             del self.claims[claim.job.id]
 
-    def _settle(self, claim: Claim, end: FinishedJob, code: int, is_uncertain: bool) -> None:
+    def _settle(self, ended: _End, code: int) -> None:
+        claim, end, is_uncertain = ended
         # Refused for unfinished or failed children: the lock is still ours, and the worker says what next.
         is_still_ours = code in (-4, -9)
         if is_still_ours:
-            claim.is_ending = False
             claim.has_slot = True
             self._running += 1
         else:
@@ -374,20 +378,23 @@ class Fetching:
             self._chances.sort(claims, suspicious)
             return
 
-    async def _regain(
-        self, scripts: Scripts, ends: list[_End], codes: list[int]
-    ) -> tuple[list[_End], list[int]]:
-        """Take locks again that ran out before an end came; what is still ours is sent once more. Return the rest."""
-        late = [claim.job for (claim, _, _), code in zip(ends, codes, strict=True) if code == _LOCK_RAN_OUT]
-        lost = await scripts.reclaim_locks(self._settings.lock_ms, [job.start for job in late])
-        regained = {job.id for job in late}.difference(lost)
-        rest: list[tuple[_End, int]] = []
-        for end, code in zip(ends, codes, strict=True):
-            if end[0].job.id in regained:
-                self._ends.append((end[0], end[1], False))
+    async def _regain(self, scripts: Scripts, late: list[_End]) -> None:
+        """Take locks again that ran out before an end came; what is still ours is sent once more."""
+        starts = [claim.job.start for claim, _, _ in late]
+        try:
+            lost = set(await scripts.reclaim_locks(self._settings.lock_ms, starts))
+        except Exception as error:
+            # Sent once more they get the same answer.
+            self._requeue(late, is_uncertain=False)
+            if not isinstance(error, TorilError):
+                raise
+            await asyncio.sleep(self._patience.failed(error))
+            return
+        for claim, end, is_uncertain in late:
+            if claim.job.id in lost:
+                self._settle((claim, end, is_uncertain), _LOCK_RAN_OUT)
             else:
-                rest.append((end, code))
-        return [end for end, _ in rest], [code for _, code in rest]
+                self._ends.append((claim, end, False))
 
     def _requeue(self, ends: list[_End], *, is_uncertain: bool) -> None:
         for claim, end, was_uncertain in reversed(ends):

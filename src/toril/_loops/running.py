@@ -131,6 +131,8 @@ class Running:
         Raises nothing: what cannot be written is tried until it can, or until the job is ours no longer.
         """
         job = claim.job
+        # Also while a backoff strategy thinks: who takes the job away then would leave it without an end.
+        claim.is_ending = True
         reason = reason_of(error)
         options = _options(job)
         stacktrace = kept_traces(job.stacktrace, trace_of(error, _OWN_FILES), options.stack_trace_limit)
