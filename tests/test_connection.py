@@ -211,6 +211,25 @@ async def test_a_lane_is_closed_while_it_opens() -> None:
     listening.close()
 
 
+async def test_a_lane_that_is_closed_as_it_is_used_stays_closed(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that looks whether its idle socket is still there does not open another one for a long wait."""
+    monkeypatch.setattr("toril.connection._FRESH_FOR", -1.0)
+    async with Connection(server_url) as connection:
+        lane = connection.lane()
+        await lane.execute("PING")
+        call = asyncio.create_task(lane.execute("BLPOP", "nothing", 30, timeout=32))
+        await asyncio.sleep(0)
+        await lane.close()
+        async with within("the end of the call", 5):
+            with pytest.raises(ServerUnreachableError, match="closed on this side"):
+                await call
+        # Who wants it again has it again.
+        assert await lane.execute("PING") == "PONG"
+        await lane.close()
+
+
 async def test_lanes_are_opened_in_their_turn() -> None:
     """Some at once, so that thousands do not make each other late; calls that share connections are not behind them."""
     count, news = 0, asyncio.Event()

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.patience import like, within
+from tests.patience import like, until, within
 from tests.test_queue import unused_port
 from toril import (
     AuthenticationError,
@@ -19,6 +19,7 @@ from toril import (
     ServerUnreachableError,
 )
 from toril.embedded import EmbeddedServer
+from toril.queue_events import EndListener
 
 Client: TypeAlias = Any
 
@@ -49,6 +50,35 @@ async def test_events_are_heard_from_the_moment_of_listening(queue: Queue, serve
     ]
     assert heard[0].fields == {"jobId": "2", "name": "a"}
     assert [event.id for event in heard] == sorted(event.id for event in heard)
+
+
+async def test_whoever_leaves_the_loop_goes_on_where_it_was(queue: Queue, server_url: str) -> None:
+    """What was read along with the last event is not lost."""
+    await queue.add("a")
+    await queue.add("b")
+    async with QueueEvents("tests", connection=server_url, prefix=queue.prefix, last_event_id="0") as events:
+        heard = [(await take(events, 1))[0] for _ in range(4)]
+    assert [(event.name, event.job_id) for event in heard] == [
+        ("added", "1"),
+        ("waiting", "1"),
+        ("added", "2"),
+        ("waiting", "2"),
+    ]
+
+
+async def test_closing_a_listener_can_be_cancelled(queue: Queue) -> None:
+    """Who is told to stop while the reader ends is not kept from it."""
+    job = await queue.add("a")
+    listener = EndListener(queue)
+    waiting = asyncio.create_task(listener.wait(job.id))
+    await until("the reader", lambda: listener._reader is not None)
+    closing = asyncio.create_task(listener.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    waiting.cancel()
+    await asyncio.wait((waiting,))
 
 
 async def test_the_past_can_be_heard_too(queue: Queue, server_url: str) -> None:

@@ -444,6 +444,10 @@ class Lane:
             # If the server has closed it meanwhile, the event loop hears of it now.
             for _ in range(_TURNS_TO_HEAR):
                 await asyncio.sleep(0)
+            if self._wire is None:
+                raise ServerUnreachableError(
+                    f"{self._owner.safe_url}: the connection was closed on this side"
+                )
             if not self.is_open:
                 await self.open()
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
@@ -474,6 +478,8 @@ class Lane:
     async def close(self) -> None:
         """Close the socket; a call that is in flight on it fails with `ConnectionLostError`."""
         self.abort()
+        # Whoever is about to use it does not open it again.
+        self._wire = None
         if self._closed is None:
             await self._connection.disconnect(nowait=True)
         elif not self._closed.done():

@@ -184,6 +184,8 @@ class QueueEvents(Closing):
                 logger.info("queue %r: reading events again", self.keys.queue)
                 failures = 0
             for event in events:
+                # Whoever leaves the loop here goes on behind this one, not behind all that was read with it.
+                self.last_event_id = event.id
                 yield event
 
     async def close(self) -> None:
@@ -247,12 +249,14 @@ class EndListener:
         """Stop reading."""
         reader, self._reader = self._reader, None
         events, self._events = self._events, None
-        if reader is not None:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
-        if events is not None:
-            await events.close()
+        try:
+            if reader is not None:
+                reader.cancel()
+                # Not `await reader`: its cancellation could not be told from our own.
+                await asyncio.wait((reader,))
+        finally:
+            if events is not None:
+                await events.close()
 
     async def _listen(self) -> None:
         while self._reader is None:
