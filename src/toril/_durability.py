@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from .codec import pairs
+from ._answers import ask, nonsense, understood
+from .codec import pairs, read_int
 from .connection import Connection
 from .errors import ConfigurationError, ConnectionLostError, DurabilityError, ServerRefusedError, TorilError
 
@@ -51,6 +52,9 @@ async def add_durably(
     else:
         wait = ("WAIT", 1, _PATIENCE_MS)
     answer, reached = await connection.execute_then(tuple(add), wait, timeout=_PATIENCE_MS / 1000 + 10)
+    answer = understood(list[str | int], answer, f"{where}: adding")
+    if len(answer) != len(ids):
+        raise nonsense(f"{where}: adding", f"of {len(ids)} jobs it is about {len(answer)}")
     added = [part for part in answer if isinstance(part, str)] or list(ids)
     if (
         isinstance(reached, ServerRefusedError)
@@ -61,8 +65,9 @@ async def add_durably(
         return list(answer)
     if isinstance(reached, TorilError):
         raise DurabilityError(where, added, durability, 0, str(reached)) from reached
-    acknowledged = cast("list[int]", reached if isinstance(reached, list) else [reached])
-    count = int(acknowledged[0])
+    # WAIT says how many replicas, WAITAOF how many disks and then how many replicas.
+    acknowledged = cast("list[object]", reached if isinstance(reached, list) else [reached])
+    count = (read_int(acknowledged[0]) if acknowledged else None) or 0
     if count < 1:
         says = "the server has not synced it" if durability == "fsynced" else "no replica has acknowledged it"
         raise DurabilityError(where, added, durability, count, f"{says} within {_PATIENCE_MS / 1000:g} s")
@@ -73,7 +78,7 @@ async def _check_fsync(connection: Connection, where: str) -> None:
     if time.monotonic() - _checked.get(connection, -_BELIEVED_FOR) < _BELIEVED_FOR:
         return
     try:
-        settings = await connection.execute("CONFIG", "GET", "append*")
+        settings = await ask(connection, list[str], "CONFIG", "GET", "append*")
     except ConnectionLostError:
         raise
     except TorilError as error:
@@ -81,7 +86,7 @@ async def _check_fsync(connection: Connection, where: str) -> None:
             f"{where}: durability='fsynced' needs to know `appendfsync`, and the server does not tell ({error}); "
             "give the user `+config|get`"
         ) from error
-    known = pairs(cast("list[str]", settings))
+    known = pairs(settings)
     if known.get("appendonly") != "yes" or known.get("appendfsync") != "always":
         raise ConfigurationError(
             f"{where}: durability='fsynced' needs a server with `appendonly yes` and `appendfsync always`; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from ._answers import understood
 from .connection import Connection
 from .errors import AuthenticationError, ConfigurationError
 
@@ -24,7 +25,7 @@ async def look_at_server(connection: Connection, *, skip_version_check: bool = F
         TorilError: It cannot be reached.
     """
     try:
-        text: str = await connection.ask_together("INFO")
+        text = understood(str, await connection.ask_together("INFO"), f"{connection.safe_url}: INFO")
     except AuthenticationError:
         # INFO is not among this user's rights; `toril doctor` says so.
         return

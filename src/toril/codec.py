@@ -75,9 +75,9 @@ def loads(text: str | bytes, what: str = "data") -> Any:
 
 
 def pairs(flat: Sequence[str]) -> dict[str, str]:
-    """Return what the server answers as name, value, name, value, …"""
+    """Return what the server answers as name, value, name, value, …; a name without a value is left out."""
     parts = iter(flat)
-    return dict(zip(parts, parts, strict=True))
+    return dict(zip(parts, parts, strict=False))
 
 
 def read_int(text: object) -> int | None:

@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ._answers import ask
 from ._clients import MOST_IDLE, MOST_LANES, LoopClients, Turns
 from ._closing import Closing
 from ._faults import explain, first_line, safe_url
@@ -271,9 +272,9 @@ class Connection(Closing):
             answers: list[tuple[float, float, float, int, int]] = []
             for _ in range(_TIMES_ASKED):
                 asked = time.time()
-                seconds, microseconds = await self.execute("TIME")
+                seconds, microseconds = await ask(self, tuple[int, int], "TIME")
                 answered = time.time()
-                answers.append((answered - asked, asked, answered, int(seconds), int(microseconds)))
+                answers.append((answered - asked, asked, answered, seconds, microseconds))
             # The quickest tells it best; the first may have opened a connection on its way.
             self.clock.learn(*min(answers)[1:])
             clients.knows_time = True

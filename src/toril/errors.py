@@ -86,7 +86,7 @@ class AuthenticationError(ConfigurationError):
 
 
 class ConnectionLostError(TorilError):
-    """The connection broke before the answer came. The change may or may not have happened."""
+    """The connection broke before the answer came, or what came was none. The change may or may not have happened."""
 
 
 class ServerUnreachableError(ConnectionLostError):

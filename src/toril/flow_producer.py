@@ -8,10 +8,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from ._answers import nonsense, understood
 from ._closing import Closing
 from ._faults import explain
 from ._insisting import add_surely
@@ -179,17 +181,13 @@ class FlowProducer(Closing):
             )
         commands.append(("EXEC",))
         # All ids are chosen here, so what was added is found again and added no second time.
-        answers = await add_surely(lambda _: self._commit(commands), f"flow of job {roots[0].record.name!r}")
-        answers = answers[len(_SCRIPTS) :]
-        ids: dict[int, str | int] = {}
-        for group, some in zip(groups, answers, strict=False):
-            ids.update(zip(map(id, group), some, strict=True))
-        for group in groups:
-            for node in group:
-                answer = ids[id(node)]
-                if isinstance(answer, int):
-                    raise refusal(answer, node.record.job_id, node.queue.name)
-                node.record = node.record._replace(job_id=answer)
+        where = f"flow of job {roots[0].record.name!r} in queue {roots[0].queue.name!r}"
+        sizes = [len(group) for group in groups]
+        answers = await add_surely(lambda _: self._commit(commands, sizes, where), where)
+        for node, answer in zip(chain.from_iterable(groups), answers, strict=True):
+            if isinstance(answer, int):
+                raise refusal(answer, node.record.job_id, node.queue.name)
+            node.record = node.record._replace(job_id=answer)
         return [_flow(root) for root in roots]
 
     async def get_flow(
@@ -215,14 +213,21 @@ class FlowProducer(Closing):
         if self._owns_connection:
             await self.connection.close()
 
-    async def _commit(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send a transaction, and return its answers."""
-        answers: list[Any] = (await self.connection.execute_all(commands))[-1]
+    async def _commit(
+        self, commands: Sequence[tuple[Any, ...]], sizes: list[int], where: str
+    ) -> list[str | int]:
+        """Send a transaction, whose calls add so many jobs each; return the jobs' ids or refusals."""
+        answers = (await self.connection.execute_all(commands))[-1]
+        answers = understood(list[Any], answers, f"{where}: EXEC")
         for answer in answers:
             if isinstance(answer, RedisError):
                 # Refused inside the transaction, e.g. for want of memory.
                 raise explain(answer, self.connection.safe_url)
-        return answers
+        first = len(_SCRIPTS)
+        added = understood(list[list[str | int]], answers[first : first + len(sizes)], f"{where}: EXEC")
+        if [len(some) for some in added] != sizes:
+            raise nonsense(f"{where}: EXEC", "it is about other jobs")
+        return list(chain.from_iterable(added))
 
     async def _grown(self, job: Job[Any], depth: int, max_children: int) -> Flow:
         if depth <= 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from ._answers import ask
 from .codec import loads, pairs
 from .errors import ConfigurationError
 
@@ -85,8 +86,7 @@ class JobChildren:
     async def get_failed_children(self) -> list[str]:
         """Return the full keys of the children whose failure fails this job."""
         key = self.queue.keys.job(self.id) + ":unsuccessful"
-        keys: list[str] = await self.queue.connection.execute("ZRANGE", key, 0, -1)
-        return keys
+        return await ask(self.queue.connection, list[str], "ZRANGE", key, 0, -1)
 
     async def get_dependencies(self) -> Dependencies:
         """Return the children, by how they stand, all at one moment. `get_dependencies_page` is for very many."""
@@ -114,22 +114,25 @@ class JobChildren:
             )
         if count < 1:
             raise ConfigurationError(f"job {self.id!r}: count must be at least 1; got {count}")
-        key, execute = self.queue.keys.job(self.id), self.queue.connection.execute
+        key, connection = self.queue.keys.job(self.id), self.queue.connection
         if kind == "failed":
             # One more than asked for tells whether there is a next page.
-            found: list[str] = await execute("ZRANGE", f"{key}:unsuccessful", cursor, cursor + count)
+            last = cursor + count
+            found = await ask(connection, list[str], "ZRANGE", f"{key}:unsuccessful", cursor, last)
             return DependenciesPage(found[:count], {}, cursor + count if len(found) > count else 0)
         if kind == "unprocessed":
-            after, keys = await execute("SSCAN", f"{key}:dependencies", cursor, "COUNT", count)
-            return DependenciesPage(keys, {}, int(after))
+            scan = ("SSCAN", f"{key}:dependencies", cursor, "COUNT", count)
+            after, keys = await ask(connection, tuple[int, list[str]], *scan)
+            return DependenciesPage(keys, {}, after)
         suffix = "processed" if kind == "processed" else "failed"
-        after, flat = await execute("HSCAN", f"{key}:{suffix}", cursor, "COUNT", count)
+        scan = ("HSCAN", f"{key}:{suffix}", cursor, "COUNT", count)
+        after, flat = await ask(connection, tuple[int, list[str]], *scan)
         texts = pairs(flat)
-        return DependenciesPage(list(texts), _values(texts) if kind == "processed" else texts, int(after))
+        return DependenciesPage(list(texts), _values(texts) if kind == "processed" else texts, after)
 
     async def get_dependencies_count(self) -> DependencyCounts:
         """Return how many children there are, by how they stand, all at one moment."""
-        return DependencyCounts(*await self.queue.scripts.get_dependencies(self.id, is_count=True))
+        return DependencyCounts(*await self.queue.scripts.count_dependencies(self.id))
 
     async def remove_unprocessed_children(self) -> None:
         """Remove the children that have neither ended nor begun."""
@@ -152,7 +155,7 @@ class JobChildren:
 
     async def _children(self, command: str, suffix: str) -> dict[str, str]:
         key = f"{self.queue.keys.job(self.id)}:{suffix}"
-        return pairs(await self.queue.connection.execute(command, key))
+        return pairs(await ask(self.queue.connection, list[str], command, key))
 
 
 def _values(texts: dict[str, str]) -> dict[str, Any]:

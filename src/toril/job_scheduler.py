@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from ._answers import ask, ask_all
 from ._insisting import add_surely
 from ._repeating import RepeatStrategy, next_fire
 from ._scheduler_checks import (
@@ -266,11 +267,13 @@ class JobSchedulers:
 
     async def get_job_scheduler(self, scheduler_id: str) -> JobScheduler | None:
         """Return a job scheduler, or None where there is none of this id."""
-        record, score = await self.connection.execute_all(
+        record, score = await ask_all(
+            self.connection,
+            tuple[list[str], Any],
             [
                 ("HGETALL", self.keys.key(f"repeat:{scheduler_id}")),
                 ("ZSCORE", self.keys.key("repeat"), scheduler_id),
-            ]
+            ],
         )
         return (
             None
@@ -288,14 +291,17 @@ class JobSchedulers:
             end: The last position, included; -1 is the very last.
             ascending: The next to run first; else last.
         """
-        listed = await self.connection.execute(
-            "ZRANGE" if ascending else "ZREVRANGE", self.keys.key("repeat"), start, end, "WITHSCORES"
+        command = "ZRANGE" if ascending else "ZREVRANGE"
+        listed = await ask(
+            self.connection, list[str], command, self.keys.key("repeat"), start, end, "WITHSCORES"
         )
         planned = pairs(listed)
         if not planned:
             return []
-        records = await self.connection.execute_all(
-            [("HGETALL", self.keys.key(f"repeat:{scheduler_id}")) for scheduler_id in planned]
+        records = await ask_all(
+            self.connection,
+            list[list[str]],
+            [("HGETALL", self.keys.key(f"repeat:{scheduler_id}")) for scheduler_id in planned],
         )
         return [
             JobScheduler.from_record(scheduler_id, read_int(next_ms) or 0, pairs(record))
@@ -304,8 +310,7 @@ class JobSchedulers:
 
     async def get_job_schedulers_count(self) -> int:
         """Return how many job schedulers the queue has."""
-        count: int = await self.connection.execute("ZCARD", self.keys.key("repeat"))
-        return count
+        return await ask(self.connection, int, "ZCARD", self.keys.key("repeat"))
 
 
 async def plan_next_run(queue: Queue, job: Job[Any], tracing: Tracing | None = None) -> str | None:
@@ -322,9 +327,8 @@ async def plan_next_run(queue: Queue, job: Job[Any], tracing: Tracing | None = N
     repeat = job.options.raw.get("repeat")
     if scheduler_id is None or not isinstance(repeat, dict):
         return None
-    count, missed = await queue.connection.execute(
-        "HMGET", queue.keys.key(f"repeat:{scheduler_id}"), "ic", "missed"
-    )
+    key = queue.keys.key(f"repeat:{scheduler_id}")
+    count, missed = await ask(queue.connection, tuple[Any, Any], "HMGET", key, "ic", "missed")
     if count is None and LEGACY_ID.fullmatch(scheduler_id):
         raise LegacyRepeatError(f"queue {queue.name!r}: {LEGACY.format(scheduler_id)}")
     fields = {name: str(value) for name, value in cast("dict[str, Any]", repeat).items() if value is not None}
@@ -380,8 +384,10 @@ async def mend_job_schedulers(queue: Queue) -> list[str]:
 
 async def _mend(queue: Queue, scheduler_id: str, planned: str) -> bool:
     key = queue.keys.key(f"repeat:{scheduler_id}")
-    record, last = await queue.connection.execute_all(
-        [("HGETALL", key), ("HMGET", f"{key}:{planned}", "opts", "finishedOn")]
+    record, last = await ask_all(
+        queue.connection,
+        tuple[list[str], tuple[Any, Any]],
+        [("HGETALL", key), ("HMGET", f"{key}:{planned}", "opts", "finishedOn")],
     )
     planned_ms = read_int(planned) or 0
     definition = JobScheduler.from_record(scheduler_id, planned_ms, pairs(record))

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack
 
 from ._adding import Adder, how_many
+from ._answers import ask
 from ._closing import Closing
 from ._durability import add_durably
 from ._insisting import add_surely
@@ -382,7 +383,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
     def _added(
         self, job_id: str | int, record: NewRecord, returns: Callable[[Any], Any] | None = None
     ) -> Job[Any]:
-        if isinstance(job_id, int):
+        if not isinstance(job_id, str):
             raise refusal(job_id, record.job_id or record.name, self.name)
         return self.job_of(record, job_id, returns)
 
@@ -474,14 +475,13 @@ async def find_queues(connection: str | Connection | None = None, prefix: str = 
     names: set[str] = set()
     try:
         for node in await server.nodes():
-            cursor: str | int = 0
+            cursor = 0
             while True:
-                cursor, keys = await node.execute(
-                    "SCAN", cursor, "MATCH", f"{escaped(prefix)}:*:meta", "COUNT", 500, "TYPE", "hash"
-                )
-                found = (key[len(prefix) + 1 : -len(":meta")] for key in cast("list[str]", keys))
+                scan = ("SCAN", cursor, "MATCH", f"{escaped(prefix)}:*:meta", "COUNT", 500, "TYPE", "hash")
+                cursor, keys = await ask(node, tuple[int, list[str]], *scan)
+                found = (key[len(prefix) + 1 : -len(":meta")] for key in keys)
                 names.update(name for name in found if ":" not in name)
-                if int(cursor) == 0:
+                if cursor == 0:
                     break
     finally:
         if server is not connection:

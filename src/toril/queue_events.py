@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from ._answers import ask, understood
 from ._closing import Closing
 from .backoff import Duration, milliseconds
-from .codec import loads
+from .codec import loads, pairs
 from .connection import Connection, Lane
 from .errors import (
     AuthenticationError,
@@ -35,6 +36,7 @@ __all__ = ["EndListener", "Event", "QueueEvents"]
 
 _BLOCK_MS: Final = 10_000
 _MOST_PER_READ: Final = 1_000
+_Entries = list[tuple[str, list[str]]]
 _ASK_AGAIN_AFTER: Final = 5.0
 # Values of these fields are JSON in the stream.
 _JSON_FIELDS: Final = {("progress", "data"), ("completed", "returnvalue")}
@@ -130,7 +132,9 @@ class QueueEvents(Closing):
         self._lane = self.connection.lane(name=client_name(self.keys, suffix=":qe"))
         if self.last_event_id is None:
             # A concrete place: with `$` what is written between two reads would be missed.
-            newest = await self._lane.execute("XREVRANGE", self.keys.key("events"), "+", "-", "COUNT", 1)
+            newest = await ask(
+                self._lane, _Entries, "XREVRANGE", self.keys.key("events"), "+", "-", "COUNT", 1
+            )
             self.last_event_id = newest[0][0] if newest else "0-0"
 
     async def read(self, block_ms: int | None = None) -> list[Event]:
@@ -157,10 +161,12 @@ class QueueEvents(Closing):
             timeout=block_ms / 1000 + 2,
         )
         events: list[Event] = []
-        for _, entries in answer or ():
-            for event_id, pairs in entries:
-                fields = iter(pairs)
-                named = dict(zip(fields, fields, strict=False))
+        streams = understood(
+            list[tuple[str, _Entries]], answer or [], f"queue {self.keys.queue!r}: reading events"
+        )
+        for _, entries in streams:
+            for event_id, fields in entries:
+                named = pairs(fields)
                 events.append(Event(event_id, named.pop("event", ""), named))
                 self.last_event_id = event_id
         return events

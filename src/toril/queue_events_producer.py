@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ._answers import ask
 from ._closing import Closing
 from .connection import Connection
 from .errors import ConfigurationError
@@ -80,10 +81,8 @@ class QueueEventsProducer(Closing):
                 )
             parts += (name, str(value).lower() if isinstance(value, bool) else value)
         key = self.keys.key("events")
-        place: str = await self.connection.execute(
-            "XADD", key, "MAXLEN", "~", max_events, "*", "event", event, *parts
-        )
-        return place
+        add = ("XADD", key, "MAXLEN", "~", max_events, "*", "event", event, *parts)
+        return await ask(self.connection, str, *add)
 
     async def close(self) -> None:
         """Close what this event loop has opened."""

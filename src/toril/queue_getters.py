@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ._answers import ask, ask_all
 from ._prometheus import exposition
 from ._tracing import Tracing
 from .codec import pairs, read_int
@@ -83,7 +84,7 @@ class QueueGetters:
 
     async def get_job(self, job_id: str) -> Job[Any] | None:
         """Return a job, or None where there is none of this id."""
-        record = pairs(await self.connection.execute("HGETALL", self.keys.job(job_id)))
+        record = pairs(await ask(self.connection, list[str], "HGETALL", self.keys.job(job_id)))
         return self._job(job_id, record) if record else None
 
     async def get_job_or_raise(self, job_id: str) -> Job[Any]:
@@ -142,8 +143,7 @@ class QueueGetters:
         if before is None:
             return await self.get_job_count_by_types("delayed")
         latest = round(before.timestamp() * 1000) * 4096 - 1
-        count: int = await self.connection.execute("ZCOUNT", self.keys.key("delayed"), "-inf", latest)
-        return count
+        return await ask(self.connection, int, "ZCOUNT", self.keys.key("delayed"), "-inf", latest)
 
     async def get_waiting_children_count(self) -> int:
         """Return how many jobs wait for their children."""
@@ -170,15 +170,13 @@ class QueueGetters:
         """
         (checked,) = checked_states((state,))
         key = self.keys.key(KEY_OF_STATE[checked])
-        execute = self.connection.execute
         if checked not in LIST_STATES:
-            ids: list[str] = await execute("ZRANGE" if ascending else "ZREVRANGE", key, start, end)
-        elif ascending:
+            command = "ZRANGE" if ascending else "ZREVRANGE"
+            return await ask(self.connection, list[str], command, key, start, end)
+        if ascending:
             # The oldest is at the right end.
-            ids = (await execute("LRANGE", key, -(end + 1), -(start + 1)))[::-1]
-        else:
-            ids = await execute("LRANGE", key, start, end)
-        return ids
+            return (await ask(self.connection, list[str], "LRANGE", key, -(end + 1), -(start + 1)))[::-1]
+        return await ask(self.connection, list[str], "LRANGE", key, start, end)
 
     async def get_jobs(
         self,
@@ -266,7 +264,9 @@ class QueueGetters:
         """Return rows of a job's log, the oldest first unless `ascending` is False."""
         key = self.keys.job(job_id) + ":logs"
         first, last = (start, end) if ascending else (-(end + 1), -(start + 1))
-        rows, count = await self.connection.execute_all([("LRANGE", key, first, last), ("LLEN", key)])
+        rows, count = await ask_all(
+            self.connection, tuple[list[str], int], [("LRANGE", key, first, last), ("LLEN", key)]
+        )
         return JobLogs(rows if ascending else rows[::-1], count)
 
     async def get_workers(self) -> list[dict[str, str]]:
@@ -284,12 +284,12 @@ class QueueGetters:
         return await self._clients(lambda name: name == wanted)
 
     async def _clients(self, is_wanted: Callable[[str], bool]) -> list[dict[str, str]]:
-        listed = "".join([await node.execute("CLIENT", "LIST") for node in await self.connection.nodes()])
+        listed = "".join([await ask(node, str, "CLIENT", "LIST") for node in await self.connection.nodes()])
         clients = [
             {name: value for name, _, value in (field.partition("=") for field in line.split(" "))}
             for line in listed.splitlines()
         ]
-        return [client for client in clients if is_wanted(client["name"])]
+        return [client for client in clients if is_wanted(client.get("name", ""))]
 
     async def get_counts_per_priority(self, priorities: Iterable[int]) -> dict[int, int]:
         """Return how many jobs wait with each of these priorities; 0 counts those without one."""
@@ -301,7 +301,8 @@ class QueueGetters:
             else:
                 least, beyond = priority << 32, (priority + 1) << 32
                 commands.append(("ZCOUNT", self.keys.key("prioritized"), least, f"({beyond}"))
-        return dict(zip(wanted, await self.connection.execute_all(commands), strict=True)) if wanted else {}
+        counts = await ask_all(self.connection, list[int], commands) if commands else []
+        return dict(zip(wanted, counts, strict=True))
 
     async def count(self) -> int:
         """Return how many jobs have yet to run: waiting, prioritized, delayed, and those waiting for children."""
@@ -310,7 +311,7 @@ class QueueGetters:
 
     async def get_meta(self) -> dict[str, str]:
         """Return the settings that stand in Redis, under BullMQ's names."""
-        return pairs(await self.connection.execute("HGETALL", self.keys.key("meta")))
+        return pairs(await ask(self.connection, list[str], "HGETALL", self.keys.key("meta")))
 
     async def get_version(self) -> str | None:
         """Return which library has set the queue up, as `bullmq:6.7.0`; None where only toril has used it."""
@@ -319,12 +320,14 @@ class QueueGetters:
     async def get_metrics(self, state: FinishedState, start: int = 0, end: int = -1) -> Metrics:
         """Return how many jobs ended so, per minute, the newest first. Workers collect it if they are told to."""
         key = self.keys.key(f"metrics:{state}")
-        meta, points, length = await self.connection.execute_all(
+        meta, points, length = await ask_all(
+            self.connection,
+            tuple[tuple[Any, Any, Any], list[str], int],
             [
                 ("HMGET", key, "count", "prevTS", "prevCount"),
                 ("LRANGE", f"{key}:data", start, end),
                 ("LLEN", f"{key}:data"),
-            ]
+            ],
         )
         count, prev_ts, prev_count = (read_int(value) or 0 for value in meta)
         return Metrics(count, prev_ts, prev_count, [read_int(point) or 0 for point in points], length)
@@ -354,7 +357,7 @@ class QueueGetters:
             return []
         commands = [("HGETALL", self.keys.job(job_id)) for job_id in ids]
         try:
-            records = await self.connection.execute_all(commands)
+            records = await ask_all(self.connection, list[list[str]], commands)
         except ServerRefusedError:
             # Under one of the keys stands something else; the others are jobs all the same.
             records = [await self._record_or_nothing(*command) for command in commands]
@@ -364,12 +367,11 @@ class QueueGetters:
 
     async def _record_or_nothing(self, *command: str) -> list[str]:
         try:
-            record: list[str] = await self.connection.execute(*command)
+            return await ask(self.connection, list[str], *command)
         except ServerRefusedError as error:
             if "WRONGTYPE" not in str(error):
                 raise
             return []
-        return record
 
     def _job(self, job_id: str, record: dict[str, str]) -> Job[Any]:
         return Job(cast("Queue", self), job_id, record)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ._answers import ask
 from ._shown import shown
 from ._tracing import Tracing, traced
 from .backoff import Duration, milliseconds
@@ -116,7 +117,7 @@ class QueueVerbs:
     async def is_maxed(self) -> bool:
         """Whether as many jobs run as the global concurrency allows."""
         most = await self.get_global_concurrency()
-        return most is not None and await self.connection.execute("LLEN", self.keys.key("active")) >= most
+        return most is not None and await ask(self.connection, int, "LLEN", self.keys.key("active")) >= most
 
     async def set_global_rate_limit(self, most: int, duration: Duration) -> None:
         """Let no more than `most` jobs of this queue start per `duration`, over all workers."""
@@ -128,7 +129,8 @@ class QueueVerbs:
 
     async def get_global_rate_limit(self) -> tuple[int, float] | None:
         """Return (jobs, seconds) of the rate limit over all workers; None where there is none."""
-        most, window = await self.connection.execute("HMGET", self.keys.key("meta"), "max", "duration")
+        key = self.keys.key("meta")
+        most, window = await ask(self.connection, tuple[Any, Any], "HMGET", key, "max", "duration")
         jobs = read_int(most)
         return (jobs, (read_int(window) or 0) / 1000) if jobs else None
 
@@ -294,24 +296,21 @@ class QueueVerbs:
             count: How many keys are looked at per step.
             limit: About how many to remove at most.
         """
-        removed, cursor = 0, "0"
+        removed, cursor = 0, 0
+        pattern = escaped(self.keys.base) + "*"
         while True:
-            cursor, keys = await self.connection.execute(
-                "SCAN", cursor, "MATCH", escaped(self.keys.base) + "*", "COUNT", count
-            )
+            scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+            cursor, keys = await ask(self.connection, tuple[int, list[str]], *scan)
             candidates = orphan_candidates(self.keys.base, keys)
             if candidates:
                 removed += await self.scripts.remove_orphaned_jobs(candidates)
-            if cursor == "0" or (limit is not None and removed >= limit):
+            if cursor == 0 or (limit is not None and removed >= limit):
                 return removed
 
     async def trim_events(self, most: int) -> int:
         """Keep about the newest `most` events; return how many were removed."""
         with traced(self.tracing, "trimEvents", {Attribute.QUEUE_EVENT_MAX_LENGTH: most}):
-            trimmed: int = await self.connection.execute(
-                "XTRIM", self.keys.key("events"), "MAXLEN", "~", most
-            )
-            return trimmed
+            return await ask(self.connection, int, "XTRIM", self.keys.key("events"), "MAXLEN", "~", most)
 
     async def remove_deprecated_priority_key(self) -> bool:
         """Remove a helper key that BullMQ 3 and 4 kept for priorities; False where there is none."""

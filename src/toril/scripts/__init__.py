@@ -8,10 +8,11 @@ What goes in and comes out is in `values.py`, which keys a script is given in `k
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from msgspec import msgpack
 
+from .._answers import nonsense, understood
 from ..codec import dumps
 from ..errors import refusal
 from ..keys import QueueKeys
@@ -39,6 +40,10 @@ __all__ = [
 _NO_RECEIPT = Receipt()
 # What a record has behind its timestamp.
 _ONLY_WAITS = (0, 0, False, "")
+# What reading an answer of another shape raises. To look at its shape first would cost something for each job.
+_NOT_UNDERSTOOD: Final = (TypeError, ValueError, LookupError)
+
+T = TypeVar("T")
 
 
 class Scripts:
@@ -96,7 +101,10 @@ class Scripts:
         answer = await self._run(
             "move_to_active", keysets.MOVE_TO_ACTIVE, now_ms, *fetch.args(), "1" if fetch.shares else ""
         )
-        return _fetched(answer, 0)
+        try:
+            return _fetched(answer, 0)
+        except _NOT_UNDERSTOOD as error:
+            raise nonsense(self._named("move_to_active"), type(error).__name__) from error
 
     async def move_to_finished(
         self, now_ms: int, finished: Iterable[FinishedJob], fetch: Fetch, metrics_points: int = 0
@@ -128,7 +136,10 @@ class Scripts:
             dumps(list(rules)),
             *args,
         )
-        return answer[0], _fetched(answer, 1)
+        try:
+            return answer[0], _fetched(answer, 1)
+        except _NOT_UNDERSTOOD as error:
+            raise nonsense(self._named("move_to_finished"), type(error).__name__) from error
 
     async def retry_job(
         self, now_ms: int, job_id: str, token: str, failed_reason: str, stacktrace: str, *, lifo: bool = False
@@ -138,17 +149,8 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError, JobNotInStateError: See `errors`.
         """
-        answer = await self._run(
-            "retry_job",
-            keysets.RETRY_JOB,
-            now_ms,
-            job_id,
-            token,
-            "1" if lifo else "",
-            failed_reason,
-            stacktrace,
-        )
-        self._raise_if_refused(answer, job_id)
+        args = (now_ms, job_id, token, "1" if lifo else "", failed_reason, stacktrace)
+        await self._move(job_id, "retry_job", keysets.RETRY_JOB, *args)
 
     async def move_to_delayed(
         self,
@@ -169,18 +171,9 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError, JobNotInStateError: See `errors`.
         """
-        answer = await self._run(
-            "move_to_delayed",
-            keysets.MOVE_TO_DELAYED,
-            now_ms,
-            job_id,
-            token,
-            delay_ms,
-            "1" if counts else "0" if was_started else "-1",
-            failed_reason,
-            stacktrace,
-        )
-        self._raise_if_refused(answer, job_id)
+        counted = "1" if counts else "0" if was_started else "-1"
+        args = (now_ms, job_id, token, delay_ms, counted, failed_reason, stacktrace)
+        await self._move(job_id, "move_to_delayed", keysets.MOVE_TO_DELAYED, *args)
 
     async def move_to_wait(self, job_id: str, token: str, *, was_started: bool = True) -> int:
         """Give an active job back, uncounted; return how many ms a rate limit still lasts.
@@ -190,34 +183,32 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer: int = await self._run(
-            "move_to_wait", keysets.MOVE_TO_WAIT, job_id, token, "" if was_started else "-1"
-        )
-        self._raise_if_refused(answer, job_id)
-        return answer
+        args = (job_id, token, "" if was_started else "-1")
+        return await self._move(job_id, "move_to_wait", keysets.MOVE_TO_WAIT, *args)
 
     async def move_stalled_jobs_to_wait(self, now_ms: int, max_stalled: int, interval_ms: int) -> list[str]:
         """Take back jobs whose worker has fallen silent; return their ids."""
-        taken_back: list[str] = await self._run(
-            "move_stalled_jobs_to_wait", keysets.MOVE_STALLED_JOBS_TO_WAIT, now_ms, max_stalled, interval_ms
-        )
-        return taken_back
+        args = (now_ms, max_stalled, interval_ms)
+        keys = keysets.MOVE_STALLED_JOBS_TO_WAIT
+        return await self._ask(list[str], "move_stalled_jobs_to_wait", keys, *args)
 
     async def extend_locks(self, lock_ms: int, held: Iterable[tuple[str, str]]) -> list[str]:
         """Keep (id, token) jobs ours; return the ids of those that are ours no longer."""
         parts = (part for pair in held for part in pair)
-        lost: list[str] = await self._run("extend_locks", keysets.EXTEND_LOCKS, lock_ms, *parts)
-        return lost
+        return await self._ask(list[str], "extend_locks", keysets.EXTEND_LOCKS, lock_ms, *parts)
 
     async def reclaim_locks(self, lock_ms: int, starts: Iterable[Start]) -> list[str]:
         """Take locks again that have run out, of jobs that are still ours; return the ids of those that are not."""
         parts = (part for start in starts for part in start)
-        lost: list[str] = await self._run("reclaim_locks", keysets.RECLAIM_LOCKS, lock_ms, *parts)
-        return lost
+        return await self._ask(list[str], "reclaim_locks", keysets.RECLAIM_LOCKS, lock_ms, *parts)
 
     async def adopt_jobs(self, token: str) -> list[tuple[str, dict[str, str]]]:
         """Return the active jobs that hold this token: (id, record) each."""
-        return _records(await self._run("adopt_jobs", keysets.ADOPT_JOBS, token), 0)
+        answer = await self._run("adopt_jobs", keysets.ADOPT_JOBS, token)
+        try:
+            return _records(answer, 0)
+        except _NOT_UNDERSTOOD as error:
+            raise nonsense(self._named("adopt_jobs"), type(error).__name__) from error
 
     async def move_to_waiting_children(
         self, now_ms: int, job_id: str, token: str, child_key: str = ""
@@ -227,11 +218,9 @@ class Scripts:
         Raises:
             JobNotFoundError, FailedChildrenError, LockLostError, JobNotInStateError: See `errors`.
         """
-        answer = await self._run(
-            "move_to_waiting_children", keysets.MOVE_TO_WAITING_CHILDREN, now_ms, job_id, token, child_key
-        )
-        self._raise_if_refused(answer, job_id)
-        return bool(answer == 0)
+        args = (now_ms, job_id, token, child_key)
+        keys = keysets.MOVE_TO_WAITING_CHILDREN
+        return await self._move(job_id, "move_to_waiting_children", keys, *args) == 0
 
     async def release_parents(self, now_ms: int, parent_keys: Sequence[str]) -> None:
         """Let go of parents all of whose children have ended."""
@@ -243,9 +232,7 @@ class Scripts:
         Raises:
             JobNotFoundError, JobNotInStateError: See `errors`.
         """
-        self._raise_if_refused(
-            await self._run("change_delay", keysets.CHANGE_DELAY, now_ms, job_id, delay_ms), job_id
-        )
+        await self._move(job_id, "change_delay", keysets.CHANGE_DELAY, now_ms, job_id, delay_ms)
 
     async def change_priority(self, job_id: str, priority: int, *, lifo: bool = False) -> None:
         """Give a job another priority.
@@ -253,10 +240,8 @@ class Scripts:
         Raises:
             JobNotFoundError: See `errors`.
         """
-        answer = await self._run(
-            "change_priority", keysets.CHANGE_PRIORITY, job_id, priority, "1" if lifo else ""
-        )
-        self._raise_if_refused(answer, job_id)
+        args = (job_id, priority, "1" if lifo else "")
+        await self._move(job_id, "change_priority", keysets.CHANGE_PRIORITY, *args)
 
     async def remove_job(self, job_id: str, *, with_children: bool) -> bool:
         """Remove a job; False where a worker holds it, or one of those below it.
@@ -264,13 +249,12 @@ class Scripts:
         Raises:
             SchedulerJobError: It is the next run of a job scheduler.
         """
-        answer = await self._run("remove_job", keysets.META, job_id, "1" if with_children else "")
-        self._raise_if_refused(answer, job_id)
-        return bool(answer == 1)
+        args = (job_id, "1" if with_children else "")
+        return await self._move(job_id, "remove_job", keysets.META, *args) == 1
 
     async def remove_unprocessed_children(self, job_id: str) -> None:
         """Remove a job's children that have neither ended nor begun."""
-        await self._run("remove_unprocessed_children", keysets.META, job_id)
+        await self._move(job_id, "remove_unprocessed_children", keysets.META, job_id)
 
     async def remove_child_dependency(self, job_id: str, parent_key: str) -> bool:
         """Cut a child from its parent; False where there was no link.
@@ -278,51 +262,41 @@ class Scripts:
         Raises:
             JobNotFoundError, ParentNotFoundError: See `errors`.
         """
-        answer = await self._run("remove_child_dependency", keysets.META, job_id, parent_key)
-        self._raise_if_refused(answer, job_id)
-        return bool(answer == 0)
+        return await self._move(job_id, "remove_child_dependency", keysets.META, job_id, parent_key) == 0
 
     async def drain(self, state: str, skip: int, limit: int) -> tuple[int, int]:
         """Remove jobs of one state that have not begun; return how many were removed, and spared."""
-        removed, spared = await self._run("drain", keysets.META, state, skip, limit)
-        return removed, spared
+        return await self._ask(tuple[int, int], "drain", keysets.META, state, skip, limit)
 
     async def clean(self, state: str, before_ms: int, limit: int, skip: int = 0) -> tuple[int, list[str]]:
         """Remove jobs of one state that are as old; return how many were looked at, and the removed ones' ids."""
-        looked, removed = await self._run("clean", ("meta", "events"), state, before_ms, limit, skip)
-        return looked, removed
+        args = (state, before_ms, limit, skip)
+        return await self._ask(tuple[int, list[str]], "clean", ("meta", "events"), *args)
 
     async def obliterate(self, limit: int, *, force: bool) -> int:
         """Remove what a paused queue has; return 0 done, 1 more is left, -1 not paused, -2 jobs are active."""
-        answer: int = await self._run("obliterate", keysets.META, limit, "1" if force else "")
-        return answer
+        return await self._ask(int, "obliterate", keysets.META, limit, "1" if force else "")
 
     async def move_jobs_to_wait(self, state: str, limit: int, until_ms: int) -> int:
         """Retry finished jobs, or promote delayed ones; return how many were moved."""
-        moved: int = await self._run(
-            "move_jobs_to_wait", (state, *keysets.MOVE_JOBS_TO_WAIT), state, limit, until_ms
-        )
-        return moved
+        keys = (state, *keysets.MOVE_JOBS_TO_WAIT)
+        return await self._ask(int, "move_jobs_to_wait", keys, state, limit, until_ms)
 
     async def remove_orphaned_jobs(self, ids: Sequence[str]) -> int:
         """Remove those of these records that no state knows; return how many."""
-        removed: int = await self._run("remove_orphaned_jobs", keysets.META, *ids)
-        return removed
+        return await self._ask(int, "remove_orphaned_jobs", keysets.META, *ids)
 
     async def repair(self, now_ms: int, fault: str, item: str, other: str = "") -> bool:
         """Mend one thing that is wrong, if it still is; see `repair.lua` for the faults."""
-        return bool(await self._run("repair", keysets.REPAIR, now_ms, fault, item, other))
+        return await self._ask(int, "repair", keysets.REPAIR, now_ms, fault, item, other) == 1
 
     async def get_rate_limit_ttl(self, most: int | None) -> int:
         """Return for how many ms the rate limit closes the queue; -2 or -1 where there is no limit."""
-        ttl: int = await self._run(
-            "get_rate_limit_ttl", ("limiter", "meta"), "" if most is None else most, is_bare=True
-        )
-        return ttl
+        return await self._ask(int, "get_rate_limit_ttl", ("limiter", "meta"), _or_empty(most), is_bare=True)
 
     async def remove_deduplication_key(self, dedup_id: str, job_id: str = "") -> bool:
         """Free a deduplication id, if this job owns it; without a job, whoever does."""
-        return bool(await self._run("remove_deduplication_key", keysets.META, dedup_id, job_id))
+        return await self._ask(int, "remove_deduplication_key", keysets.META, dedup_id, job_id) == 1
 
     async def promote(self, job_id: str) -> None:
         """Make a delayed job runnable now.
@@ -330,7 +304,7 @@ class Scripts:
         Raises:
             JobNotInStateError: It is not delayed.
         """
-        self._raise_if_refused(await self._run("promote", keysets.PROMOTE, job_id), job_id)
+        await self._move(job_id, "promote", keysets.PROMOTE, job_id)
 
     async def reprocess_job(
         self,
@@ -346,19 +320,13 @@ class Scripts:
         Raises:
             JobNotFoundError, JobNotInStateError: See `errors`.
         """
-        answer = await self._run(
-            "reprocess_job",
-            (state, *keysets.REPROCESS_JOB),
-            job_id,
-            state,
-            *("1" if flag else "" for flag in (lifo, reset_attempts_made, reset_attempts_started)),
-        )
-        self._raise_if_refused(answer, job_id)
+        flags = ("1" if flag else "" for flag in (lifo, reset_attempts_made, reset_attempts_started))
+        keys = (state, *keysets.REPROCESS_JOB)
+        await self._move(job_id, "reprocess_job", keys, job_id, state, *flags)
 
     async def pause(self, action: str) -> int:
         """`pause` or `resume` the queue; return how many ids of an old version are left to `continue` with."""
-        left: int = await self._run("pause", keysets.PAUSE, action, is_bare=True)
-        return left
+        return await self._ask(int, "pause", keysets.PAUSE, action, is_bare=True)
 
     async def hand_on_marker(self) -> None:
         """Wake another worker, if there is something to do, in place of one that was woken and will not fetch."""
@@ -370,8 +338,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer = await self._run("update_progress", keysets.UPDATE_PROGRESS, job_id, token, progress)
-        self._raise_if_refused(answer, job_id)
+        await self._move(job_id, "update_progress", keysets.UPDATE_PROGRESS, job_id, token, progress)
 
     async def update_data(self, job_id: str, token: str, data: str) -> None:
         """Replace a job's data, as JSON. An empty token is somebody who is not the job's worker.
@@ -379,7 +346,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        self._raise_if_refused(await self._run("update_data", keysets.META, job_id, token, data), job_id)
+        await self._move(job_id, "update_data", keysets.META, job_id, token, data)
 
     async def add_log(self, job_id: str, token: str, row: str, keep: int | None) -> int:
         """Append a row to a job's log; return how many rows there are.
@@ -387,11 +354,7 @@ class Scripts:
         Raises:
             JobNotFoundError, LockLostError: See `errors`.
         """
-        answer: int = await self._run(
-            "add_log", keysets.META, job_id, token, row, "" if keep is None else keep
-        )
-        self._raise_if_refused(answer, job_id)
-        return answer
+        return await self._move(job_id, "add_log", keysets.META, job_id, token, row, _or_empty(keep))
 
     async def upsert_job_scheduler(
         self,
@@ -424,10 +387,9 @@ class Scripts:
             *run.args(),
             dumps(fields),
         )
-        if isinstance(answer, int):
+        if isinstance(answer, int) and answer < 0:
             raise refusal(answer, f"repeat:{scheduler_id}", self._keys.queue)
-        job_id, delay_ms = answer
-        return job_id, delay_ms
+        return understood(tuple[str, int], answer, self._named("upsert_job_scheduler"))
 
     async def update_job_scheduler(
         self,
@@ -446,7 +408,8 @@ class Scripts:
             planned_ms: Without a producer: the run whose job is gone.
             every: The interval, where the scheduler's record has none.
         """
-        added: str = await self._run(
+        return await self._ask(
+            str,
             "update_job_scheduler",
             keysets.JOB_SCHEDULER,
             now_ms,
@@ -456,35 +419,41 @@ class Scripts:
             *map(_or_empty, (run.next_ms, every)),
             *run.args(),
         )
-        return added
 
     async def remove_job_scheduler(self, scheduler_id: str) -> bool:
         """Remove a job scheduler; False where there was none."""
-        answer: int = await self._run("remove_job_scheduler", ("repeat", "delayed", "events"), scheduler_id)
-        return answer == 0
+        keys = ("repeat", "delayed", "events")
+        return await self._ask(int, "remove_job_scheduler", keys, scheduler_id) == 0
 
     async def find_idle_job_schedulers(self, first: int, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """Return how many schedulers were looked at, and (id, planned ms) of those whose pending job is gone."""
-        seen, *idle = await self._run("find_idle_job_schedulers", keysets.FIND_IDLE, first, limit)
-        parts = iter(idle)
-        return seen, list(zip(parts, parts, strict=True))
+        answer = await self._ask(list[str | int], "find_idle_job_schedulers", keysets.FIND_IDLE, first, limit)
+        # It is flat, as Lua makes lists: how many first, then two by two.
+        parts = (answer[:1], answer[1::2], answer[2::2])
+        (seen,), ids, planned = understood(
+            tuple[tuple[int], list[str], list[str]], parts, self._named("find_idle_job_schedulers")
+        )
+        return seen, list(zip(ids, planned, strict=False))
 
     async def get_state(self, job_id: str) -> str:
         """Return the name of the state that a job is in, `unknown` where it is in none."""
-        state: str = await self._run("get_state", keysets.GET_STATE, job_id, is_bare=True)
-        return state
+        return await self._ask(str, "get_state", keysets.GET_STATE, job_id, is_bare=True)
 
-    async def get_counts(self) -> list[int]:
+    async def get_counts(self) -> Sequence[int]:
         """Return how many jobs are in each state, in the order of `STATES`."""
-        counts: list[int] = await self._run("get_counts", keysets.GET_COUNTS, "0:", is_bare=True)
-        return counts
-
-    async def get_dependencies(self, job_id: str, *, is_count: bool = False) -> list[Any]:
-        """Return a job's children as (processed, unprocessed, ignored, failed), or how many there are of each."""
-        children: list[Any] = await self._run(
-            "get_dependencies", keysets.META, job_id, "1" if is_count else ""
+        return await self._ask(
+            tuple[int, int, int, int, int, int, int], "get_counts", keysets.GET_COUNTS, "0:", is_bare=True
         )
-        return children
+
+    async def get_dependencies(self, job_id: str) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Return a job's children: processed, unprocessed, ignored, failed; the first and third with values."""
+        return await self._ask(
+            tuple[list[str], list[str], list[str], list[str]], "get_dependencies", keysets.META, job_id, ""
+        )
+
+    async def count_dependencies(self, job_id: str) -> tuple[int, int, int, int]:
+        """Return how many children a job has, by how they stand."""
+        return await self._ask(tuple[int, int, int, int], "get_dependencies", keysets.META, job_id, "1")
 
     async def read_together(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
         """Return the answers to commands that only read, all of one moment; an error stands in its answer's place."""
@@ -493,9 +462,24 @@ class Scripts:
         answers: list[Any] = await self._run("read_together", keysets.META, packed, is_bare=True)
         return answers
 
-    def _raise_if_refused(self, answer: Any, job_id: str) -> None:
-        if isinstance(answer, int) and answer < 0:
+    async def _move(self, job_id: str, name: str, suffixes: tuple[str, ...], *args: Any) -> int:
+        """Run a script that answers about one job with a number; return that, or raise what it refuses."""
+        answer = understood(
+            int, await self._run(name, suffixes, *args), self._named(f"{name} of job {job_id!r}")
+        )
+        if answer < 0:
             raise refusal(answer, job_id, self._keys.queue)
+        return answer
+
+    async def _ask(
+        self, kind: type[T], name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False
+    ) -> T:
+        """Run a script whose answer is of this kind."""
+        answer = await self._run(name, suffixes, *args, is_bare=is_bare)
+        return understood(kind, answer, self._named(name))
+
+    def _named(self, name: str) -> str:
+        return f"queue {self._keys.queue!r}: {name}"
 
     async def _run(self, name: str, suffixes: tuple[str, ...], *args: Any, is_bare: bool = False) -> Any:
         script, keys = self._bind(name, suffixes)
