@@ -34,6 +34,13 @@ async def flows(server_url: str, prefix: str) -> AsyncIterator[FlowProducer]:
         yield flows
 
 
+@pytest.mark.parametrize("given", [None, 5, FlowJob("a", "q")])
+async def test_a_list_of_flows_is_a_list(flows: FlowProducer, given: Any) -> None:
+    """What is none is refused by its kind."""
+    with pytest.raises(ConfigurationError, match=r"add_bulk takes a list of FlowJob\(\.\.\.\), got "):
+        await flows.add_bulk(given)
+
+
 async def work(job: Job) -> Any:
     """Fail where the data says so; else return the name, or what the children have returned."""
     if job.data.get("fails"):

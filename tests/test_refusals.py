@@ -193,6 +193,11 @@ CASES: list[tuple[str, Call, str]] = [
     ("add_bulk", lambda queue, _: queue.add_bulk([ANY]), "holds NewJob(...), (name, data) or (name, data, options)"),
     ("add_bulk", lambda queue, _: queue.add_bulk([("a", 1, {}, SECRET)]), "got an object of type tuple"),  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
     ("add_bulk", lambda queue, _: queue.add_bulk([NewJob("a", 1, NO_OPTIONS)]), "must be a mapping of names"),
+    *(
+        ("add_bulk", lambda queue, _, jobs=jobs: queue.add_bulk(jobs), f"takes a list of jobs, got {jobs}")
+        for jobs in (ANY, 5)
+    ),
+    ("add_bulk", lambda queue, _: queue.add_bulk("text"), "(name, data, options), got 't'"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     ("add_bulk", lambda queue, _: queue.add_bulk([("a", 1)] * 6), "the list has 6 jobs, more than Limits.jobs=5"),
     flow("the flow of job 'paint' has 6 jobs", children=[CHILD] * 5),
     flow("children must be a list of FlowJob, got 5", children=5),
@@ -259,7 +264,11 @@ ELSEWHERE = {
     ("queue", "__init__"): "makes a queue, test_defaults_are_checked_at_once",
     ("queue", "wait_for_end"): "waits for a job",
     ("keys", "job"): "reads a job, test_an_id_that_is_no_text_is_refused",
-    ("flow_producer", "_commit"): "what the server refuses, test_flow_refusal.py",
+    (
+        "flow_producer",
+        "_commit",
+    ): "what the server refuses, or says, test_flow_refusal.py and test_nonsense.py",
+    ("flow_producer", "add_bulk"): "knows no queue yet, test_a_list_of_flows_is_a_list",
     (
         "flow_producer",
         "_add_all",

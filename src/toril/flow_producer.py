@@ -145,6 +145,8 @@ class FlowProducer(Closing):
 
     async def add_bulk(self, flows: Iterable[FlowJob]) -> list[Flow]:
         """Add several flows, all at one moment; raises as `add`."""
+        if not isinstance(flows, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"add_bulk takes a list of FlowJob(...), got {shown(flows)}")
         if self._tracing is None:
             return await self._add_all(flows)
         flows = list(flows)

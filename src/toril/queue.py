@@ -196,6 +196,8 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
             As `add`; of a list of more than 500, other calls than the failed one may have added their jobs, and of one
             with a `parent` that does not exist, all but its children are added.
         """
+        if not isinstance(jobs, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"queue {self.name!r}: add_bulk takes a list of jobs, got {shown(jobs)}")
         members = [job if isinstance(job, NewJob) else self._new_job(job) for job in jobs]
         check_count(len(members), self.limits.jobs, f"queue {self.name!r}: the list")
         adder = await self._adder()
