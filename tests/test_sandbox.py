@@ -105,13 +105,14 @@ async def test_what_is_raised_is_told_as_it_was_in_the_child(queue: Queue) -> No
     worker = Worker(queue)
     heard = Heard(worker, "retried")
     lost = await fall.options(attempts=2).add(how="down")
-    quitting = await fall.add(how="quit")
+    quitting, hushed = await fall.add(how="quit"), await fall.add(how="hush")
     async with worker:
-        results = await ended(lost, quitting)
+        results = await ended(lost, quitting, hushed)
 
     assert [result.failed_reason for result in results] == [
         "KeyError: 'down'",
         "the processor raised SystemExit: enough",
+        "the processor raised KeyboardInterrupt",
     ]
     await lost.refresh()
     assert len(lost.stacktrace) == 2

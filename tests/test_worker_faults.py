@@ -152,6 +152,18 @@ async def test_any_exception_is_a_failed_attempt(queue: Queue, error: BaseExcept
         assert await ended(good) == "good"
 
 
+@pytest.mark.parametrize(("error", "said"), [(KeyboardInterrupt(), ""), (SystemExit("enough"), ": enough")])
+async def test_an_exception_without_a_text_is_named(queue: Queue, error: BaseException, said: str) -> None:
+    """The reason is its type, and its text where it has one."""
+
+    async def process(job: Job) -> None:
+        raise error
+
+    job = await queue.add("a")
+    async with Worker(queue, process):
+        assert await ended(job) == f"failed: the processor raised {type(error).__name__}{said}"
+
+
 async def test_a_return_value_that_is_no_json_fails_the_job(queue: Queue) -> None:
     """It fails with a reason; the worker goes on."""
 

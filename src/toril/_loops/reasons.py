@@ -9,7 +9,7 @@ from typing import Final
 from ..codec import dumps
 from ..errors import SandboxError
 
-__all__ = ["kept_traces", "reason_of", "trace_of"]
+__all__ = ["kept_traces", "kind_and_text", "reason_of", "trace_of"]
 
 _LONGEST_TRACE: Final = 16 * 1024
 _LONGEST_REASON: Final = 4 * 1024
@@ -17,13 +17,23 @@ _LONGEST_REASON: Final = 4 * 1024
 
 def reason_of(error: BaseException) -> str:
     """Return the message, as BullMQ stores it; with the type where the message alone would say little."""
-    try:
-        text = str(error)
-    except Exception:
-        text = ""
+    text = _text(error)
     if isinstance(error, KeyError) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = kind_and_text(error)
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
+
+
+def kind_and_text(error: BaseException) -> str:
+    """Return the type and the message, or the type alone."""
+    text = _text(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def trace_of(error: BaseException, own_files: Collection[str]) -> str:

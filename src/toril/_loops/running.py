@@ -44,7 +44,7 @@ from ..queue import Queue
 from ..scripts import FinishedJob
 from . import threads
 from .claims import Claim, Settings
-from .reasons import kept_traces, reason_of, trace_of
+from .reasons import kept_traces, kind_and_text, reason_of, trace_of
 from .threads import Threads
 from .unknown import PutOff, UnknownNames
 
@@ -222,9 +222,7 @@ class Running:
                     await self.fail(claim, error)
                 else:
                     # SystemExit and its like would end the worker, and leave the job to the stalled check.
-                    await self.fail(
-                        claim, RuntimeError(f"the processor raised {type(error).__name__}: {error}")
-                    )
+                    await self.fail(claim, RuntimeError(f"the processor raised {kind_and_text(error)}"))
             else:
                 self._complete(claim, result)
         except asyncio.CancelledError:

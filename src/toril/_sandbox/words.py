@@ -159,7 +159,10 @@ def raised(error: BaseException, reason: str, trace: str) -> Frame:
     elif isinstance(error, RateLimitError):
         frame["seconds"] = _seconds(error.for_)
     elif not isinstance(error, Exception):
-        frame["reason"] = f"the processor raised {type(error).__name__}: {_utf8(reason)}"
+        name = type(error).__name__
+        # Without a text the reason is the name.
+        text = "" if reason == name else f": {_utf8(reason)}"
+        frame["reason"] = f"the processor raised {name}{text}"
     return frame
 
 
