@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -213,6 +215,28 @@ async def test_an_attempt_that_takes_too_long_fails(queue: Queue) -> None:
         with pytest.raises(JobFailedError, match="the pharmacy did not answer"):
             await (await own_timeout.add()).result(SOON)
     assert cancelled.is_set()
+
+
+async def test_who_catches_the_cancellation_of_a_timeout_is_warned_of(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job completes, since it has done its work; the log names it and its queue once, and nothing that it holds."""
+
+    @queue.processor(timeout=0.05)
+    async def stubborn(secret: str) -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return secret
+
+    job = await stubborn.add("hunter2")
+    with caplog.at_level(logging.WARNING, "toril.worker"):
+        async with Worker(queue):
+            assert await job.result(SOON) == "hunter2"
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"job {job.id} (stubborn) in {queue.name!r}: its processor caught its cancellation after"
+    )
+    assert "hunter2" not in said
 
 
 async def test_calling_a_processor_runs_the_function_here(queue: Queue) -> None:

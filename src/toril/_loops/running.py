@@ -311,11 +311,21 @@ class Running:
         limit = asyncio.timeout(processor.timeout)
         try:
             async with limit:
-                return await processor.function(**arguments)
+                value = await processor.function(**arguments)
         except TimeoutError as error:
             if limit.expired():
                 raise TimeoutError(f"timed out after {processor.timeout:g} s") from error
             raise
+        if limit.expired():
+            logger.warning(
+                "job %s (%s) in %r: its processor caught its cancellation after %g s and went on, so the timeout was "
+                "none; let asyncio.CancelledError pass, or run it with sandboxed=True",
+                job.id,
+                job.name,
+                self._queue.name,
+                processor.timeout,
+            )
+        return value
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         value = await self._threads.run(function, *args, **kwargs)
