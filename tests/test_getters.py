@@ -205,6 +205,9 @@ async def test_progress_and_logs_by_id(queue: Queue) -> None:
         await queue.update_job_progress("missing", 1)
     with pytest.raises(JobNotFoundError, match="missing"):
         await queue.add_job_log("missing", "row")
+    for impossible in (-1, "2", 1.5):
+        with pytest.raises(ConfigurationError, match="keep_logs must be"):
+            await queue.add_job_log(job.id, "row", impossible)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 async def test_retrying_what_failed_before_a_time(queue: Queue, client: Client) -> None:

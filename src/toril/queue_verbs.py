@@ -27,6 +27,7 @@ from .errors import (
 )
 from .job import Job
 from .keys import QueueKeys
+from .options import prepare
 from .queue_getters import checked_states
 from .scripts import Scripts
 from .states import KEY_OF_STATE, FinishedState, State
@@ -331,9 +332,10 @@ class QueueVerbs:
 
         Raises:
             JobNotFoundError: There is no such job.
+            ConfigurationError: `keep_logs` is no such number.
         """
-        options = {} if keep_logs is None else {"kl": keep_logs}
-        return await Job(cast("Queue", self), job_id, {"opts": dumps(options)}).log(row)
+        options = "{}" if keep_logs is None else prepare({"keep_logs": keep_logs}).stored
+        return await Job(cast("Queue", self), job_id, {"opts": options}).log(row)
 
     async def get_deduplication_job_id(self, deduplication_id: str) -> str | None:
         """Return the job that owns a deduplication id now."""
