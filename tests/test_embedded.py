@@ -294,11 +294,32 @@ def test_a_fork_can_start_a_server_of_its_own() -> None:
 
 def test_a_directory_may_have_any_name(tmp_path: Path) -> None:
     """With spaces, quotes, and bytes that are no text; longer than a socket's path could be, since none is made."""
-    directory = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a 'b' \"c\" \xfc " + b"d" * 100))
+    directory = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a 'b' \"c\" \r\n\xfc " + b"d" * 100))
     with EmbeddedServer(directory, "aof") as server, client(server.url) as link:
         link.set("kept", 1)
     with EmbeddedServer(directory, "aof") as server, client(server.url) as link:
         assert link.get("kept") == "1"
+
+
+def test_a_program_may_be_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs in another directory than the program that names it."""
+    (tmp_path / "own").symlink_to(embedded.find_binary())
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedServer(binary="./own", config={"hz": 11}) as server:  # type: ignore[dict-item] # pyright: ignore[reportArgumentType]
+        assert listens(server.port)
+    monkeypatch.setenv("TORIL_EMBEDDED_BINARY", "./own")
+    with EmbeddedServer() as server:
+        assert listens(server.port)
+
+
+def test_what_is_no_program_is_said_to_be_none(tmp_path: Path) -> None:
+    """Whether it is not there, or cannot be run."""
+    with pytest.raises(ConfigurationError, match="binary=/nowhere: no such program"):
+        EmbeddedServer(binary="/nowhere").start()
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o755)
+    with pytest.raises(ConfigurationError, match=r"did not start: .*Exec format error"):
+        EmbeddedServer(binary=tmp_path / "text").start()
 
 
 def test_without_a_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,15 +95,20 @@ class Keeper:
         log = self._directory / "server.log"
         too_long = log.exists() and log.stat().st_size > LOG_LIMIT_BYTES
         with open(log, "wb" if too_long else "ab") as output:
-            self._server = subprocess.Popen(
-                [self._spec["binary"], str(self._directory / "server.conf")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self._directory,
-                env=_environment(),
-                preexec_fn=self._follow_keeper,
-            )
+            try:
+                self._server = subprocess.Popen(
+                    [self._spec["binary"], str(self._directory / "server.conf")],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=self._directory,
+                    env=_environment(),
+                    preexec_fn=self._follow_keeper,
+                )
+            except OSError as error:
+                # No program, or none for this machine: told where the server would have told it.
+                output.write(f"{error}\n".encode(errors="replace"))
+                return 1
         self._publish(self._server.pid)
         if first:
             threading.Thread(target=self._await_last_user, daemon=True).start()

