@@ -230,6 +230,23 @@ async def test_a_lane_that_is_closed_as_it_is_used_stays_closed(
         await lane.close()
 
 
+async def test_an_opening_that_others_cancel_is_no_cancellation_of_the_caller(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the Sentinels are asked no more: the caller hears that nothing was sent."""
+    asked = asyncio.get_running_loop().create_future()
+    asked.cancel()
+
+    async def connect(self: Lane) -> Wire:
+        await asked
+        raise AssertionError
+
+    monkeypatch.setattr(Lane, "_connect", connect)
+    async with Connection(server_url) as connection:
+        with pytest.raises(ServerUnreachableError, match="closed while it was being opened"):
+            await connection.execute("PING")
+
+
 async def test_lanes_are_opened_in_their_turn() -> None:
     """Some at once, so that thousands do not make each other late; calls that share connections are not behind them."""
     count, news = 0, asyncio.Event()

@@ -66,6 +66,16 @@ async def test_whoever_leaves_the_loop_goes_on_where_it_was(queue: Queue, server
     ]
 
 
+async def test_events_that_were_closed_can_be_entered_again(queue: Queue, server_url: str) -> None:
+    """They go on where they were."""
+    events = QueueEvents("tests", connection=server_url, prefix=queue.prefix)
+    async with events:
+        pass
+    await queue.add("a")
+    async with events:
+        assert [event.name for event in await take(events, 2)] == ["added", "waiting"]
+
+
 async def test_closing_a_listener_can_be_cancelled(queue: Queue) -> None:
     """Who is told to stop while the reader ends is not kept from it."""
     job = await queue.add("a")

@@ -35,6 +35,7 @@ from toril import (
     Worker,
 )
 from toril._loops.heartbeat import Heartbeat
+from toril._loops.patience import supervise
 from toril.embedded import EmbeddedServer
 
 PATIENCE = 15
@@ -286,6 +287,46 @@ async def test_a_job_whose_backoff_is_being_thought_about_gets_its_end(queue: Qu
         await until("the delay", job.is_delayed)
     await job.refresh()
     assert job.attempts_made == 1
+
+
+async def test_a_listener_that_meets_a_cancelled_future_hurts_nobody(queue: Queue) -> None:
+    """The worker itself is not cancelled by that, and goes on."""
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    jobs = await queue.add_bulk([("any", None)] * 6)
+    worker = Worker(queue, str, concurrency=2)
+    worker.on("completed", lambda job, value: cancelled.result())
+    async with worker:
+        for job in jobs:
+            await ended(job)
+
+
+async def test_what_is_cancelled_under_a_loop_does_not_end_it() -> None:
+    """Only who cancels the loop itself does."""
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    awaits, told = [cancelled, asyncio.get_running_loop().create_future()], list[tuple[str, BaseException]]()
+
+    async def loop() -> None:
+        await awaits.pop(0)
+
+    task = asyncio.create_task(supervise("tests", "a loop", loop, lambda *what: told.append(what)))
+    await until("the second round", lambda: not awaits)
+    assert [type(error) for _, error in told] == [asyncio.CancelledError]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_entering_a_worker_twice_is_refused_and_the_first_goes_on(queue: Queue) -> None:
+    """Its end is waited for as ever."""
+    worker = Worker(queue, str)
+    async with worker:
+        with pytest.raises(ConfigurationError, match="running already"):
+            async with worker:
+                pass
+        assert await ended(await queue.add("any"))
+    assert not worker.is_running
 
 
 async def test_pausing_ends_with_the_worker(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ class Listeners:
         for listener in tuple(self._listeners.get(event, ())):
             try:
                 answer = listener(*args)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                # Nothing is awaited here, so it is not us who are cancelled, but what the listener has looked at.
                 logger.exception("queue %r: a listener of %r raised", self._queue, event)
                 continue
             if inspect.iscoroutine(answer):

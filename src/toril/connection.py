@@ -534,7 +534,8 @@ class Lane:
                     f"cannot reach {self._owner.safe_url} (not signed in within {_CONNECT_TIMEOUT:g} s); is that port "
                     f"{'for TLS? Without it the URL begins with redis://' if tls else 'not for TLS? It needs rediss://'}"
                 ) from TimeoutError("timeout while signing in")
-            if closed.done():
+            # Cancelled, where the Sentinels were not to be asked any more.
+            if closed.done() or opening.cancelled():
                 raise ServerUnreachableError(
                     f"{self._owner.safe_url}: the connection was closed while it was being opened"
                 )

@@ -129,6 +129,7 @@ class QueueEvents(Closing):
         Raises:
             TorilError: The server cannot be reached.
         """
+        self._is_closed = False
         self._lane = self.connection.lane(name=client_name(self.keys, suffix=":qe"))
         if self.last_event_id is None:
             # A concrete place: with `$` what is written between two reads would be missed.

@@ -374,7 +374,7 @@ class Worker:
             AuthenticationError, ConfigurationError: As `run`.
         """
         self._has_tried = asyncio.Event()
-        main = self._main = asyncio.get_running_loop().create_task(self.run(handle_signals=False))
+        main = asyncio.get_running_loop().create_task(self.run(handle_signals=False))
         trying = asyncio.ensure_future(self._has_tried.wait())
         try:
             await asyncio.wait({main, trying}, timeout=_FIRST_TRY, return_when=asyncio.FIRST_COMPLETED)
@@ -385,8 +385,8 @@ class Worker:
         finally:
             trying.cancel()
         if main.done():
-            self._main = None
             await main
+        self._main = main
         return self
 
     async def __aexit__(

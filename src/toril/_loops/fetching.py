@@ -263,7 +263,7 @@ class Fetching:
             await asyncio.sleep(patience.failed(error))
             if is_uncertain and want:
                 await self._adopt(scripts, fetch)
-        except Exception:
+        except BaseException:
             # Nothing that can be expected; but an end that is forgotten would hold its slot for ever.
             self._requeue(ends, is_uncertain=True)
             raise

@@ -60,7 +60,11 @@ async def supervise(
     while True:
         try:
             await loop()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise
+            # Also what was cancelled under it, such as a question that others had asked too, and was not meant for it.
             logger.exception("queue %r: %s failed unexpectedly; it goes on", queue, name)
             tell("error", error)
             await asyncio.sleep(patience.failed(error))
