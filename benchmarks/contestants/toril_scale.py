@@ -1,4 +1,7 @@
-"""A worker process for the tests at scale: many queues, or many workers of one, or processors that take their time."""
+"""A worker process for the tests at scale: many queues, or many workers of one, or processors that take their time.
+
+It runs them as `toril worker` does.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import uvloop
 from benchmarks.contestants.harness import end_with_runner
 from benchmarks.tally import Tally
 from toril import Connection, Job, Worker
+from toril.cli.worker import work
 
 
-async def work(
+async def start(
     url: str, tally: Tally, queues: list[str], workers: int, concurrency: int, seconds: float
 ) -> None:
     async def process(job: Job[object]) -> None:
@@ -22,14 +26,12 @@ async def work(
             await asyncio.sleep(seconds)
 
     async with Connection(url) as connection:
-        await asyncio.gather(
-            *(
-                Worker(name, process, connection=connection, concurrency=concurrency).run(
-                    handle_signals=False
-                )
+        await work(
+            [
+                Worker(name, process, connection=connection, concurrency=concurrency)
                 for name in queues
                 for _ in range(workers)
-            )
+            ]
         )
 
 
@@ -39,7 +41,7 @@ if __name__ == "__main__":
     chosen = json.loads(_options)
     queues = [f"scale-{i}" for i in range(chosen["queues"])]
     uvloop.run(
-        work(
+        start(
             _url,
             Tally(chosen["tally"]),
             queues,

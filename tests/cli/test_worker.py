@@ -19,7 +19,7 @@ from toril.cli.worker import JsonLines
 from .conftest import Start, Toril
 
 APP = """
-    import asyncio, os
+    import asyncio, gc, os
     from toril import Queue, Worker
 
     PREFIX = os.environ["APP_PREFIX"]
@@ -40,6 +40,10 @@ APP = """
     @reports.processor("build")
     def build() -> str:
         return type(asyncio.get_event_loop_policy()).__name__
+
+    @reports.processor("frozen")
+    async def frozen() -> int:
+        return gc.get_freeze_count()
 
     @reports.processor("loop")
     async def loop() -> str:
@@ -148,6 +152,15 @@ async def test_uvloop_is_used_where_it_is_installed(run: Run, server_url: str, p
     run("app:reports")
     async with Queue("reports", connection=server_url, prefix=prefix) as reports:
         assert str(await (await reports.add("loop")).result(20)).startswith("uvloop")
+
+
+async def test_the_garbage_collector_leaves_alone_what_stays(run: Run, server_url: str, prefix: str) -> None:
+    """Modules and workers are walked through once, when all workers are ready, and not while jobs wait."""
+    log = run("app:everything")
+    for queue_name in ("emails", "audits", "reports"):
+        log.wait_for("ready", f"'{queue_name}'")
+    async with Queue("reports", connection=server_url, prefix=prefix) as reports:
+        assert int(await (await reports.add("frozen")).result(20)) > 10_000
 
 
 async def test_running_jobs_are_handed_back_after_the_grace(run: Run, server_url: str, prefix: str) -> None:

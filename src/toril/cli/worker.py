@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
+import gc
 import importlib
 import importlib.util
 import json
@@ -175,6 +177,7 @@ async def work(workers: list[Worker]) -> None:
         TorilError: Why the first one could not go on.
     """
     loop = asyncio.get_running_loop()
+    _freeze_when_ready(workers)
     tasks = [loop.create_task(worker.run(handle_signals=False)) for worker in workers]
     await asyncio.sleep(0)  # a worker can be stopped once it has begun
     received: list[int] = []
@@ -209,6 +212,23 @@ async def work(workers: list[Worker]) -> None:
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
+
+
+def _freeze_when_ready(workers: list[Worker]) -> None:
+    """Spare the garbage collector what is there to stay, once all of it is: modules, queues, workers.
+
+    It would walk through all of that again and again, while jobs wait.
+    """
+    starting = set(workers)
+
+    def ready(worker: Worker) -> None:
+        starting.discard(worker)
+        if not starting and not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()
+
+    for worker in workers:
+        worker.on("ready", functools.partial(ready, worker))
 
 
 def _handle(loop: asyncio.AbstractEventLoop, number: int, handler: Callable[[int], None]) -> None:
