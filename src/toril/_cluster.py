@@ -18,6 +18,7 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
+from ._answers import nonsense, understood
 from ._topology import Place
 from .connection import CALL_TIMEOUT, Connection, Lane
 from .errors import (
@@ -209,7 +210,8 @@ class Router:
         last: TorilError | None = None
         for url in self._candidates():
             try:
-                self._learn(await self._node(url).execute("CLUSTER", "SLOTS"), url)
+                answer = await self._node(url).execute("CLUSTER", "SLOTS")
+                self._learn(understood(list[list[Any]], answer, f"{self._shown}: CLUSTER SLOTS"), url)
                 return
             except ConfigurationError:
                 raise
@@ -217,13 +219,18 @@ class Router:
                 last = error
         raise last or ServerUnreachableError(f"cannot reach {self._shown}")
 
-    def _learn(self, ranges: list[Any], asked: str) -> None:
+    def _learn(self, ranges: list[list[Any]], asked: str) -> None:
         owners = [""] * _SLOTS
-        for first, last, primary, *_ in ranges:
-            host, port = primary[0], int(primary[1])
+        for given in ranges:
+            # Behind the primary's address come its name and the replicas.
+            try:
+                first, last, (host, port, *_), *_ = given
+                first, last, port = int(first), int(last), int(port)
+            except (TypeError, ValueError) as error:
+                raise nonsense(f"{self._shown}: CLUSTER SLOTS", type(error).__name__) from error
             # Without a host it is the one that was asked.
             url = self._place.node(host, port) if host else asked
-            owners[int(first) : int(last) + 1] = [url] * (int(last) - int(first) + 1)
+            owners[first : last + 1] = [url] * (last - first + 1)
         self._owners = owners
         self._is_stale = False
 

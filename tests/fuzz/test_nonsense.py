@@ -270,6 +270,19 @@ async def test_a_time_that_is_none(own_server: EmbeddedServer, answer: bytes) ->
         await queue.add("a")
 
 
+@pytest.mark.parametrize("answer", [*ANSWERS, b"*1\r\n*3\r\n:0\r\n:16383\r\n$1\r\na\r\n"])
+async def test_a_map_of_a_cluster_that_is_none(own_server: EmbeddedServer, answer: bytes) -> None:
+    """Who asks a cluster hears so, too."""
+    async with open_door(own_server.port) as door:
+        url = f"redis+cluster://127.0.0.1:{door.port}"
+        async with Queue("cluster", connection=url, prefix="{replies}") as queue:
+            door.answer(lambda args: args[0].upper() == b"CLUSTER", answer, 20)
+            async with within("an error"):
+                with pytest.raises(TorilError):
+                    await queue.add("a")
+            assert door.refused > 0
+
+
 async def test_who_awaits_a_result_waits_on(own_server: EmbeddedServer) -> None:
     """An answer that says nothing of a job's end is no end; what is said next is heard."""
     async with open_door(own_server.port) as door:
