@@ -44,6 +44,11 @@ def cover(shift: Shift) -> dict[str, Any]:
     return {"pharmacy": shift.pharmacy, "year": shift.day.year, "pid": os.getpid()}
 
 
+def tags() -> set[str]:
+    """Return what only its annotation makes JSON."""
+    return {"a", "b"}
+
+
 async def ask(job: Job, verbs: list[tuple[str, list[Any]]]) -> dict[str, Any]:
     """Use the job's verbs, one after another; return their answers, and what the job then knows of itself."""
     answers: list[Any] = []

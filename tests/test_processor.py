@@ -239,6 +239,34 @@ async def test_who_catches_the_cancellation_of_a_timeout_is_warned_of(
     assert "hunter2" not in said
 
 
+async def test_what_the_annotation_names_can_be_returned(queue: Queue) -> None:
+    """Sets, bytes and keys that are numbers are read as what they were; where nothing names them, they are refused."""
+
+    @queue.processor()
+    async def tags() -> set[str]:
+        return {"a", "b"}
+
+    @queue.processor()
+    async def names() -> dict[int, bytes]:
+        return {5: b"five"}
+
+    @queue.processor()
+    async def plain() -> Any:
+        return {"a"}
+
+    @queue.processor()
+    async def large() -> set[int]:
+        return {2**53}
+
+    async with Worker(queue):
+        assert await (await tags.add()).result(SOON) == {"a", "b"}
+        assert await (await names.add()).result(SOON) == {5: b"five"}
+        with pytest.raises(JobFailedError, match="return value: a set is not JSON; pass a list"):
+            await (await plain.add()).result(SOON)
+        with pytest.raises(JobFailedError, match="return value: a set is not JSON; pass a list"):
+            await (await large.add()).result(SOON)
+
+
 async def test_calling_a_processor_runs_the_function_here(queue: Queue) -> None:
     """No job is made; the decorated function keeps its name and docstring."""
 

@@ -67,6 +67,13 @@ async def test_typed_arguments_and_the_result_travel_as_json(server_url: str, pr
     assert "`day`" in refused.failed_reason
 
 
+async def test_what_the_annotation_names_can_be_returned(queue: Queue) -> None:
+    """As from a processor that runs in the worker itself."""
+    job = await sandbox(queue, sandboxed.tags).add()
+    async with Worker(queue):
+        assert await ended(job) == [{"a", "b"}]
+
+
 async def test_the_jobs_verbs_are_the_workers(queue: Queue) -> None:
     """Progress, log, data and questions go through the worker, which holds the lock; both kinds of job can ask."""
     ask = sandbox(queue, sandboxed.ask)

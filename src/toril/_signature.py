@@ -44,14 +44,14 @@ from ._shapes import (
     shape_of,
     write_model,
 )
-from .codec import MAX_DEPTH, check_depth
+from .codec import MAX_DEPTH, check_depth, dumps
 from .errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
     from .job import Job
     from .sync import SyncJob
 
-__all__ = ["Signature", "result_reader"]
+__all__ = ["Signature", "dump_result", "result_reader"]
 
 
 class Signature:
@@ -316,18 +316,8 @@ def result_reader(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
     None where the annotation asks for no more than JSON gives, is absent, cannot be resolved, or is no type
     that can be read from JSON.
     """
-    plain, _ = _unwrap_partial(function)
-    body = inspect.unwrap(_body(plain, "processor"))
-    try:
-        returned = inspect.signature(function).return_annotation
-        if returned is inspect.Signature.empty:
-            return None
-        carrier = types.SimpleNamespace(__annotations__={"return": returned})
-        kind = typing.get_type_hints(carrier, _globals(body), include_extras=True)["return"]
-        shape = shape_of("processor", "return", kind)
-    except Exception:
-        return None
-    if all(isinstance(part, AS_PARSED) for part in parts_of(shape, [])):
+    kind = _return_kind(function)
+    if kind is None:
         return None
 
     def read(value: Any) -> Any:
@@ -339,6 +329,43 @@ def result_reader(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
             raise SerializationError(f"return value: {where}{message}") from None
 
     return read
+
+
+def dump_result(value: Any, what: str, function: Callable[..., Any]) -> str:
+    """Return what a processor has returned as JSON; also a set and its like, where its annotation names them.
+
+    Raises:
+        SerializationError: It is no JSON, and would not be read as what it is.
+    """
+    try:
+        return dumps(value, what)
+    except SerializationError:
+        kind = _return_kind(function)
+        if kind is None:
+            raise
+        try:
+            text = msgspec.json.encode(value, enc_hook=write_model).decode()
+            read_back(value, text, msgspec.json.Decoder(kind, dec_hook=read_model))
+        except (Fault, msgspec.ValidationError, TypeError, ValueError, OverflowError, RecursionError):
+            pass
+        else:
+            return text
+        raise
+
+
+def _return_kind(function: Callable[..., Any]) -> Any:
+    plain, _ = _unwrap_partial(function)
+    body = inspect.unwrap(_body(plain, "processor"))
+    try:
+        returned = inspect.signature(function).return_annotation
+        if returned is inspect.Signature.empty:
+            return None
+        carrier = types.SimpleNamespace(__annotations__={"return": returned})
+        kind = typing.get_type_hints(carrier, _globals(body), include_extras=True)["return"]
+        shape = shape_of("processor", "return", kind)
+    except Exception:
+        return None
+    return None if all(isinstance(part, AS_PARSED) for part in parts_of(shape, [])) else kind
 
 
 def _unwrap_partial(function: Any) -> tuple[Any, frozenset[str]]:

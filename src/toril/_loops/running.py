@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 from .._insisting import for_ever, insist
 from .._sandbox import pool
 from .._sandbox.pool import Sandboxes
+from .._signature import dump_result
 from .._tracing import Tracing
 from .._under_lock import under_lock
 from ..backoff import STOP, milliseconds, wait_ms
@@ -241,7 +242,13 @@ class Running:
         if value is None:
             return "null"
         what = f"job {job.id!r}: return value"
-        result = dumps(value, what)
+        try:
+            result = dumps(value, what)
+        except SerializationError:
+            processor = self._queue.processors.get(job.name)
+            if self._process is not None or processor is None:
+                raise
+            result = dump_result(value, what, processor.function)
         check_size(result, self._queue.limits.return_value, what, "Limits.return_value")
         return result
 

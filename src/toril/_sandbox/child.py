@@ -28,7 +28,7 @@ import msgspec
 
 from .. import Job, Queue, SerializationError, UnrecoverableError
 from .._loops.reasons import reason_of, trace_of
-from .._signature import Signature
+from .._signature import Signature, dump_result
 from ..codec import dumps, loads
 from ..errors import ConfigurationError
 from ..job_children import Dependencies, DependenciesPage, DependencyCounts
@@ -203,11 +203,19 @@ def _serve(link: _Link, runner: asyncio.Runner, order: Frame) -> None:
         value = call()
         if inspect.isawaitable(value):
             value = runner.run(_awaited(value))
-        text = "null" if value is None else dumps(value, f"job {order['id']!r}: return value")
+        text = "null" if value is None else _dumped(order, value)
         frame: Frame = {"done": text}
     except BaseException as error:
         frame = raised(error, reason_of(error), trace_of(error, _OWN_FILES))
     link.end(frame | {"number": order["number"]})
+
+
+def _dumped(order: Frame, value: Any) -> str:
+    what = f"job {order['id']!r}: return value"
+    if not order["is_typed"]:
+        return dumps(value, what)
+    found = resolved(order["run"])
+    return dump_result(value, what, found.function if isinstance(found, Processor) else found)
 
 
 def _call_of(link: _Link, order: Frame) -> Callable[[], Any]:
