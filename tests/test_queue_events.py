@@ -66,6 +66,27 @@ async def test_whoever_leaves_the_loop_goes_on_where_it_was(queue: Queue, server
     ]
 
 
+async def test_no_outage_is_too_long_for_events(
+    queue: Queue, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour is a thousand tries, and the wait between them has an end."""
+    sleep, read, left = asyncio.sleep, QueueEvents.read, 1100
+
+    async def away(self: QueueEvents, block_ms: int | None = None) -> list[Event]:
+        nonlocal left
+        left -= 1
+        if left > 0:
+            raise ServerUnreachableError("away")
+        return await read(self, block_ms)
+
+    await queue.add("a")
+    async with QueueEvents("tests", connection=server_url, prefix=queue.prefix, last_event_id="0") as events:
+        monkeypatch.setattr(QueueEvents, "read", away)
+        with monkeypatch.context() as hurried:
+            hurried.setattr(asyncio, "sleep", lambda _: sleep(0))
+            assert [event.name for event in await take(events, 1)] == ["added"]
+
+
 async def test_events_that_were_closed_can_be_entered_again(queue: Queue, server_url: str) -> None:
     """They go on where they were."""
     events = QueueEvents("tests", connection=server_url, prefix=queue.prefix)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ._answers import ask, understood
 from ._closing import Closing
+from ._loops.patience import Patience
 from .backoff import Duration, milliseconds
 from .codec import loads, pairs
 from .connection import Connection, Lane
@@ -173,7 +173,7 @@ class QueueEvents(Closing):
         return events
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        failures = 0
+        patience = Patience(f"queue {self.keys.queue!r}: reading events", logger)
         while not self._is_closed:
             try:
                 events = await self.read()
@@ -182,14 +182,9 @@ class QueueEvents(Closing):
             except TorilError as error:
                 if self._is_closed:
                     return
-                failures += 1
-                if failures == 1:
-                    logger.warning("queue %r: reading events: %s; trying on", self.keys.queue, error)
-                await asyncio.sleep(min(0.1 * 2**failures, 2) * random.uniform(0.5, 1))
+                await asyncio.sleep(patience.failed(error))
                 continue
-            if failures:
-                logger.info("queue %r: reading events again", self.keys.queue)
-                failures = 0
+            patience.worked()
             for event in events:
                 # Whoever leaves the loop here goes on behind this one, not behind all that was read with it.
                 self.last_event_id = event.id
