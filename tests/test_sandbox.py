@@ -160,6 +160,19 @@ async def test_a_child_is_handed_the_path_without_what_is_none(
         assert await ended(await pid.add()) != [os.getpid()]
 
 
+async def test_what_python_prints_as_it_starts_is_passed_over(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site's own start-up code writes to where the pipe is, before anybody could hinder it."""
+    (tmp_path / "sitecustomize.py").write_text("print('Welcome to Python!\\n' * 100, flush=True)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pid = sandbox(queue, sandboxed.pid)
+    async with Worker(queue):
+        first, second = await ended(await pid.add(), await pid.add())
+
+    assert first == second != os.getpid()
+
+
 async def test_a_fork_does_not_hide_that_the_child_has_died(queue: Queue) -> None:
     """The job fails at once, although a process that its processor has made still runs, and held the same pipes."""
     leave_a_fork = sandbox(queue, sandboxed.leave_a_fork)

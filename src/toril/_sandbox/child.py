@@ -34,7 +34,7 @@ from ..errors import ConfigurationError
 from ..job_children import Dependencies, DependenciesPage, DependencyCounts
 from ..processor import Processor
 from ..sync import SyncJob
-from .words import HEAD, VERBS, Frame, frame_of, raised, rebuilt, resolved
+from .words import HEAD, HELLO, VERBS, Frame, frame_of, raised, rebuilt, resolved
 
 __all__ = ["main"]
 
@@ -254,6 +254,7 @@ def _take_pipes() -> tuple[io.BufferedReader, io.BufferedWriter]:
     null = os.open(os.devnull, os.O_RDWR)
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
+    replies.write(HELLO)
     os.dup2(null, 0)
     os.dup2(2, 1)
     if null != 2:

@@ -20,7 +20,18 @@ import msgspec
 
 from ..codec import loads
 from ..errors import ConfigurationError, DelayedError, LockLostError, SandboxError
-from .words import HEAD, LONGEST_FRAME, VERBS, Frame, check_target, described, frame_of, resolved, steered
+from .words import (
+    HEAD,
+    HELLO,
+    LONGEST_FRAME,
+    VERBS,
+    Frame,
+    check_target,
+    described,
+    frame_of,
+    resolved,
+    steered,
+)
 
 if TYPE_CHECKING:
     from .._loops.claims import Settings
@@ -102,6 +113,7 @@ class _Child:
         self.process = process
         self.requests = process.stdin
         self._frames = process.stdout
+        self._has_said_hello = False
         self.jobs = 0
 
     @classmethod
@@ -134,11 +146,14 @@ class _Child:
     async def receive(self) -> Frame | None:
         """Return what it says next; None where it has gone."""
         try:
+            if not self._has_said_hello:
+                await self._frames.readuntil(HELLO)
+                self._has_said_hello = True
             size = int.from_bytes(await self._frames.readexactly(HEAD), "big")
             if size > LONGEST_FRAME:
                 raise SandboxError(f"the processor's process sent {size} bytes at once")
             frame: Frame = msgspec.json.decode(await self._frames.readexactly(size))
-        except (asyncio.IncompleteReadError, OSError):
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
             return None
         return frame
 

@@ -2,6 +2,8 @@
 
 A frame is its length in four bytes, the high one first, then a JSON object. To the child go `run`, a job, and `reply`,
 the answer to a call; to the worker `begun`, `call`, a verb of the job, and at the end `done` or `raised`.
+
+A child begins with `HELLO`: what stands before it, such as a banner of the site's own, Python wrote as it started.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ..errors import (
 
 __all__ = [
     "HEAD",
+    "HELLO",
     "LONGEST_FRAME",
     "VERBS",
     "Frame",
@@ -44,6 +47,7 @@ __all__ = [
 
 Frame = dict[str, Any]
 
+HELLO: Final = b"\0toril\0"
 HEAD: Final = 4
 LONGEST_FRAME: Final = 512 * 1024 * 1024
 
