@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+import redis.exceptions
 
 from tests.patience import Heard, like, until
 from toril import (
@@ -287,6 +288,38 @@ async def test_a_job_whose_backoff_is_being_thought_about_gets_its_end(queue: Qu
         await until("the delay", job.is_delayed)
     await job.refresh()
     assert job.attempts_made == 1
+
+
+async def test_the_heartbeat_outlives_what_a_new_client_meets(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong while it begins anew, locks are renewed, a moment later."""
+    ask, renew = Heartbeat._ask, Heartbeat._renew_client
+    met: list[str] = []
+
+    def lost(self: Heartbeat, *args: Any) -> list[str]:
+        if "lost" not in met:
+            met.append("lost")
+            raise redis.exceptions.ConnectionError("lost")
+        return ask(self, *args)
+
+    def broken(self: Heartbeat) -> None:
+        if "broken" not in met:
+            met.append("broken")
+            raise OSError("broken")
+        renew(self)
+
+    async def process(job: Job) -> None:
+        await heard.wait()
+
+    monkeypatch.setattr(Heartbeat, "_ask", lost)
+    monkeypatch.setattr(Heartbeat, "_renew_client", broken)
+    job = await queue.add("any")
+    worker = Worker(queue, process, lock_renew_time=0.05)
+    heard = Heard(worker, "locks_renewed")
+    async with worker:
+        await ended(job)
+    assert met == ["lost", "broken"]
 
 
 async def test_a_listener_that_meets_a_cancelled_future_hurts_nobody(queue: Queue) -> None:

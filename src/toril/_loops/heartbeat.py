@@ -123,16 +123,8 @@ class Heartbeat(threading.Thread):
         """Renew, watch, measure, until nobody wants it any more."""
         wait = self._tick()
         while not self._over.wait(wait):
-            wait = self._tick()
             try:
-                self._watch_loop()
-                self._renew_all()
-                self._learn_time()
-            except RedisError as error:
-                pause = self._patience.failed(explain(error, self._connection.safe_url))
-                # One that cannot be reached is asked again while short locks may still be saved.
-                wait = min(pause, wait if isinstance(error, ResponseError) else self._renew_every())
-                self._renew_client()
+                wait = self._beat()
             except Exception as error:
                 if self._loop.is_closed():
                     # The workers have ended without us.
@@ -141,12 +133,25 @@ class Heartbeat(threading.Thread):
                     "%s: renewing locks failed unexpectedly; it goes on", self._connection.safe_url
                 )
                 wait = self._patience.failed(error)
-            else:
-                if self._patience.failures:
-                    # Where it was found again, the others may not have looked yet: their calls are given more time.
-                    self._connection.suspect()
-                self._patience.worked()
         self._client.close()
+
+    def _beat(self) -> float:
+        """Do what is due; return how many seconds to wait until the next time."""
+        tick = self._tick()
+        try:
+            self._watch_loop()
+            self._renew_all()
+            self._learn_time()
+        except RedisError as error:
+            pause = self._patience.failed(explain(error, self._connection.safe_url))
+            self._renew_client()
+            # One that cannot be reached is asked again while short locks may still be saved.
+            return min(pause, tick if isinstance(error, ResponseError) else self._renew_every())
+        if self._patience.failures:
+            # Where it was found again, the others may not have looked yet: their calls are given more time.
+            self._connection.suspect()
+        self._patience.worked()
+        return tick
 
     def _tick(self) -> float:
         return min((beat.tick for beat in self._beats), default=_TICK)
