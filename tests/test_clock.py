@@ -40,6 +40,22 @@ def test_the_error_is_at_most_the_round_trip(round_trip: float, where: float, ah
     assert abs(clock.offset_ms - ahead * 1000) <= round_trip * 1000 + 2.0
 
 
+def test_who_sets_our_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a measurement the server's time goes on, although our clock jumps ahead by an hour; so until the next."""
+    clock = ServerClock()
+    real = time.time
+    now = real()
+    clock.learn(now, now, int(now), round(now % 1 * 1e6))
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+
+    assert clock.now_ms() == pytest.approx(real() * 1000, abs=50)
+
+    asked, server = time.time(), real()
+    clock.learn(asked, asked, int(server), round(server % 1 * 1e6))
+    assert clock.offset_ms == pytest.approx(-3_600_000, abs=50)
+    assert clock.now_ms() == pytest.approx(real() * 1000, abs=50)
+
+
 def test_a_better_measurement_replaces_a_worse_one() -> None:
     """Clocks drift and are set; the last measurement holds."""
     clock = ServerClock()
