@@ -5,12 +5,15 @@ The invariants are numbered as in `docs/explanation/reliability.md`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Final
+
+import redis
 
 from toril import Connection, fsck
 
@@ -70,10 +73,20 @@ class _Story:
     sent: float = 0.0
     delay: float = 0.0
     fails: int = 0
-    acked: bool = False
+    acked: float = 0.0
     is_trimmed: bool = False
     starts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ends: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    @property
+    def results(self) -> set[str]:
+        """What the runs that went well have returned."""
+        return {f"{end['pid']}:{end['run']}" for end in self.ends if not end.get("failed")}
+
+    def may_be_forgotten(self, losses: Iterable[tuple[float, float]]) -> bool:
+        """Whether the server may have forgotten a part of it."""
+        times = [self.sent, self.acked, *(line["t"] for line in (*self.starts, *self.ends))]
+        return any(low <= at <= high for low, high in losses for at in times if at)
 
 
 async def judge(stage: Stage) -> Verdict:
@@ -84,9 +97,9 @@ async def judge(stage: Stage) -> Verdict:
     verdict.violations += [*stage.faults, *check_limits(stage, lines), *check_order(stage, lines)]
     async with stage.look() as client:
         states, records = await dump(client, verdict)
-        await _check_events(client, states, records, verdict)
+        said = await _check_events(client, states, records, verdict)
     await _check_queue(stage, verdict)
-    _check_ledger(stage, stories, states, records, verdict)
+    _check_ledger(stage, stories, states, records, said, verdict)
     verdict.errors = sum(line["e"] == "error" for line in lines)
     alive = [one.pid for one in stage.workers]
     verdict.recover_s = recovery([line for line in lines if line.get("id") not in stage.may_fail], alive)
@@ -103,16 +116,22 @@ async def judge(stage: Stage) -> Verdict:
 
 
 def tell(lines: Iterable[dict[str, Any]]) -> dict[str, _Story]:
-    """Sort the ledger's lines by job."""
+    """Sort the ledger's lines by job; one that was added without an id is known by the id that it was given.
+
+    A server that has forgotten gives an id again: it is the later job's then, and the earlier one is there no more.
+    """
+    lines = list(lines)
+    owners = {line["given"]: line["id"] for line in lines if line["e"] == "acked" and "given" in line}
+    given = {job_id: name for name, job_id in owners.items()}
     stories: defaultdict[str, _Story] = defaultdict(_Story)
     for line in lines:
         event = line["e"]
         if event == "sent":
-            story = stories[line["id"]]
+            story = stories[given.get(line["id"], line["id"])]
             story.sent, story.delay, story.fails = line["t"], line["delay"], line["fails"]
             story.is_trimmed = bool(line.get("keep"))
         elif event == "acked":
-            stories[line["id"]].acked = True
+            stories[given.get(line["id"], line["id"])].acked = line["t"]
         elif event == "start":
             stories[line["id"]].starts.append(line)
         elif event == "end":
@@ -132,6 +151,8 @@ async def dump(client: Any, verdict: Verdict) -> tuple[dict[str, list[str]], dic
             states[job_id].append(name)
     keys = [key async for key in client.scan_iter(match=f"{PREFIX}*", count=2000)]
     ids = [key.removeprefix(PREFIX) for key in keys if ":" not in key.removeprefix(PREFIX)]
+    # Runs of job schedulers have colons in their ids.
+    ids += [job_id for job_id in states if ":" in job_id]
     records: dict[str, dict[str, str]] = {}
     for start in range(0, len(ids), 500):
         some = ids[start : start + 500]
@@ -158,6 +179,12 @@ async def dump(client: Any, verdict: Verdict) -> tuple[dict[str, list[str]], dic
         if ("finishedOn" in record) != bool(_FINAL & set(states.get(job_id, ())))
     ]
     _note(verdict, "I4 finishedOn and state differ", wrong)
+    unnamed = Counter(
+        str(json.loads(record["data"])["unnamed"])
+        for record in records.values()
+        if '"unnamed"' in record.get("data", "")
+    )
+    _note(verdict, "I5 added twice by one call", [name for name, count in unnamed.items() if count > 1])
     return states, records
 
 
@@ -166,20 +193,35 @@ async def _check_events(
     states: dict[str, list[str]],
     records: dict[str, dict[str, str]],
     verdict: Verdict,
-) -> None:
-    """I4 and I8: at most one final event for each job, the last of its events, and it is the state that it is in."""
+) -> set[str] | None:
+    """I4, I8, I16, I21: the events, one after another; each job ends once, and is where the last of them says.
+
+    Returns:
+        The jobs of which they say that they have completed; None where the first of them are gone.
+    """
     finals: Counter[str] = Counter()
-    last: dict[str, tuple[str, str]] = {}
+    last: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    together: list[str] = []
     at, is_paused, broken = "-", False, 0
+    completed: set[str] = set()
+    is_whole = await _are_all_there(client)
     while rows := await client.xrange(PREFIX + "events", at, "+", count=5000):
         is_paused, some = check_pauses(rows, is_paused)
         broken += some
         for _, row in rows:
             job_id, event = row.get("jobId"), row.get("event", "")
-            if job_id and event in ("completed", "failed", "added", "waiting", "active", "delayed"):
-                if event in _FINAL:
-                    finals[job_id] += 1
-                last[job_id] = (event, row.get("returnvalue", ""))
+            if not job_id or event not in _MOVES:
+                continue
+            last[job_id] = event
+            shared = records.get(job_id, {}).get("deid")
+            if event in _FINAL:
+                finals[job_id] += 1
+                completed |= {job_id} if event == "completed" else set()
+                if shared and owners.get(shared) == job_id:
+                    del owners[shared]
+            elif event == "added" and shared and owners.setdefault(shared, job_id) != job_id:
+                together.append(job_id)
         at = f"({rows[-1][0]}"
     if broken:
         verdict.violations.append(f"I16 {broken} jobs began while the queue was paused")
@@ -188,21 +230,31 @@ async def _check_events(
     differ = [
         job_id
         for job_id, held in states.items()
-        if job_id in last and held[0] in _FINAL and last[job_id][0] != held[0]
+        if held[0] in _FINAL and (job_id in last or is_whole) and last.get(job_id) != held[0]
     ]
     _note(verdict, "I8 the last event is not the state", differ)
-    other = [
-        job_id
-        for job_id, (event, value) in last.items()
-        if event == "completed" and value != records.get(job_id, {}).get("returnvalue", value)
-    ]
-    _note(verdict, "I6 a result that is not the winner's", other)
+    _note(verdict, "I21 added while another of its deduplication id was there", together)
+    return completed if is_whole else None
+
+
+_MOVES: Final = frozenset(
+    {"added", "waiting", "prioritized", "delayed", "waiting-children", "active", *_FINAL}
+)
+
+
+async def _are_all_there(client: Any) -> bool:
+    """Whether no event has been trimmed."""
+    try:
+        about = await client.xinfo_stream(PREFIX + "events")
+    except redis.ResponseError:
+        return False
+    return bool(about.get("entries-added") == about["length"])
 
 
 async def _check_queue(stage: Stage, verdict: Verdict) -> None:
-    """All that `toril doctor --fsck` looks at."""
+    """All that `toril doctor --fsck` looks at, of a queue where everything is done."""
     async with Connection(stage.direct_url()) as connection:
-        found = await fsck.check(connection, QUEUE, most=200)
+        found = await fsck.check(connection, QUEUE, at_rest=True, most=200)
     for invariant in sorted({one.invariant for one in found}):
         some = [one for one in found if one.invariant == invariant]
         verdict.violations.append(f"fsck {invariant}: {len(some)}, such as {some[0].text} ({some[0].key})")
@@ -213,54 +265,49 @@ def _check_ledger(
     stories: dict[str, _Story],
     states: dict[str, list[str]],
     records: dict[str, dict[str, str]],
+    said: set[str] | None,
     verdict: Verdict,
 ) -> None:
     lock = float({**WORKER, **stage.plan.worker}["lock_duration"])
-    early: list[str] = []
-    overlapping: list[str] = []
-    never_ran: list[str] = []
-    miscounted: list[str] = []
+    found: defaultdict[str, list[str]] = defaultdict(list)
     failed: dict[str, str] = {}
     for job_id, story in stories.items():
-        held = states.get(job_id, [])
-        record = records.get(job_id, {})
+        held, record = states.get(job_id, []), records.get(job_id, {})
         verdict.jobs += bool(story.sent)
-        verdict.acked += story.acked
+        verdict.acked += bool(story.acked)
         verdict.executed += len(story.starts)
-        was_removed = story.is_trimmed and any(not end.get("failed") for end in story.ends)
+        may_fail, is_forgotten = job_id in stage.may_fail, story.may_be_forgotten(stage.losses)
+        was_removed = (
+            story.is_trimmed and bool(story.results) and not held and (said is None or job_id in said)
+        )
         if story.acked and not held and not was_removed:
             verdict.lost += 1
+            if not is_forgotten:
+                found["I1 acknowledged jobs are lost"].append(job_id)
         elif story.acked and held and not _FINAL & set(held):
             verdict.stuck += 1
-        if "failed" in held and job_id not in stage.may_fail:
+        if "failed" in held and not may_fail:
             failed[job_id] = record.get("failedReason", "no reason")[:100]
         extra = len(story.starts) - 1 - story.fails
-        if extra > 0 and job_id not in stage.may_fail:
+        if extra > 0 and not may_fail:
             verdict.duplicates += extra
             unended = len(story.starts) - len(story.ends)
             taken_back = int(record.get("stc", 0))
             # Of a job that was removed nobody knows any more how often it was taken back.
-            is_unknown = stage.loses_data or (was_removed and not record)
+            is_unknown = is_forgotten or (was_removed and not record)
             verdict.explained += extra if is_unknown else min(extra, max(unended, taken_back))
-        if (
-            not stage.may_be_early
-            and story.starts
-            and story.starts[0]["t"] < story.sent + story.delay - _CLOCKS
-            and story.sent
-        ):
-            early.append(job_id)
-        if not story.starts and "completed" in held and not stage.loses_data:
-            never_ran.append(job_id)
-        if held and int(record.get("ats", 0)) < len(story.starts) and not stage.loses_data:
-            miscounted.append(job_id)
-        if _overlaps(story, lock) and not stage.loses_data and not int(record.get("stc", 0)):
-            overlapping.append(job_id)
-    _note(verdict, "I15 started early", early)
-    _note(verdict, "I6 two runs at once within one lock", overlapping)
-    _note(verdict, "I4 completed without a run", never_ran)
-    _note(verdict, "I7 more starts than counted", miscounted)
-    if verdict.lost and not stage.loses_data:
-        verdict.violations.append(f"I1 {verdict.lost} acknowledged jobs lost")
+        if not stage.may_be_early and not is_forgotten and _is_early(story):
+            found["I15 started early"].append(job_id)
+        if "completed" in held:
+            for what in _faults_of_completed(story, record, may_fail=may_fail):
+                found[what].append(job_id)
+        if held and not is_forgotten:
+            if int(record.get("ats", 0)) < len(story.starts):
+                found["I7 more starts than counted"].append(job_id)
+            if _overlaps(story, lock) and not int(record.get("stc", 0)):
+                found["I6 two runs at once within one lock"].append(job_id)
+    for what, ids in found.items():
+        _note(verdict, what, ids)
     if verdict.stuck:
         verdict.violations.append(f"I17 {verdict.stuck} jobs did not end in time")
     verdict.false_failed = len(failed)
@@ -272,6 +319,29 @@ def _check_ledger(
         _note(verdict, "I5 taken back from a healthy worker", stalled)
     if verdict.duplicates > verdict.explained:
         verdict.violations.append(f"I5 {verdict.duplicates - verdict.explained} runs that nothing explains")
+
+
+def _is_early(story: _Story) -> bool:
+    due = story.sent + story.delay - _CLOCKS
+    return bool(story.sent and story.starts) and story.starts[0]["t"] < due
+
+
+def _faults_of_completed(story: _Story, record: dict[str, str], *, may_fail: bool) -> Iterator[str]:
+    """What the record of a job that has completed says about its runs, and the ledger does not."""
+    if not story.results:
+        yield "I4 completed without a good run"
+        return
+    # A result names its run, and whoever took the job last has made the last start of all.
+    value = json.loads(record.get("returnvalue", "null"))
+    if value not in story.results or value.partition(":")[2] != record.get("ats"):
+        yield "I6 a result that is not the winner's"
+    if may_fail:
+        return
+    if sum(bool(end.get("failed")) for end in story.ends) < story.fails:
+        yield "I5 completed without its planned retry"
+    # What is taken or handed back is no attempt.
+    if int(record.get("atm", 0)) != story.fails + 1:
+        yield "I7 attempts counted that were none, or not counted"
 
 
 def _overlaps(story: _Story, lock: float) -> bool:

@@ -4,7 +4,9 @@ A line is one JSON object, written by one call to the operating system, so `kill
 one. Times are seconds of this machine's monotonic clock, which all its processes share and nobody turns.
 
     {"e": "sent", "id", "delay", "fails", "t"}   the producer is about to add a job; with `keep` where it may be removed
-    {"e": "acked", "id", "t"}                    its `add` has returned
+    {"e": "acked", "id", "t"}                    its `add` has returned; with `given`, the id that the server gave it
+    {"e": "shared", "id", "by", "t"}             the same, and another job of its deduplication id was there already
+    {"e": "unknown", "id", "why", "t"}           its `add` has raised that nothing is known
     {"e": "refused", "id", "why", "t"}           its `add` has raised, and was given up
     {"e": "start", "id", "run", "pid", "t"}      a processor has begun; `run` is the number of this start
     {"e": "end", "id", "run", "pid", "t"}        it has done its work and is about to return

@@ -89,6 +89,7 @@ async def _harm(cell: Cell, stage: Stage) -> None:
     try:
         async with asyncio.timeout(DEADLINE):
             await cell.play(stage)
+            await stage.all_run()
     except (SkipCellError, NoLoadError):
         raise
     except Exception as error:

@@ -3,7 +3,9 @@
 `python -m chaos.producer OPTIONS`, a JSON object: url, queue, ledger, rate (jobs per second), count (at least so many),
 seed, flow_every, those of `shape`, of which keep says how many completed jobs stay, and doom_every how many jobs there
 are to one that fails for good; with bulk (a number) it adds plain jobs, so many at a time. It goes on until SIGTERM,
-then ends in good order. Each job has an id of its own, so an `add` whose answer was lost is repeated until one comes.
+then ends in good order. A job has an id of its own, so an `add` whose answer was lost is repeated until one comes; but
+unless `is_varied` is false, one in ten is given its id by the server, and it is for toril alone to add it once. Of 50
+jobs three have one deduplication id: the first of them is delayed, so the others find it there.
 """
 
 from __future__ import annotations
@@ -13,16 +15,20 @@ import json
 import random
 import signal
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
 from toril import (
     ConnectionLostError,
+    Deduplication,
     FlowJob,
     FlowProducer,
+    Job,
     JobOptions,
     NewJob,
     Queue,
     ServerRefusedError,
+    ServerUnreachableError,
     TorilError,
 )
 
@@ -44,6 +50,10 @@ def shape(
         data["fails"] = 1
         settings["attempts"] = 3
         settings["backoff"] = 0.05
+    elif number % 50 in (12, 14, 18) and options.get("is_varied", True):
+        settings["deduplication"] = Deduplication(f"shared-{number // 50}")
+        if number % 50 == 12:
+            settings["delay"] = 0.2
     if options.get("keep"):
         settings["remove_on_complete"] = options["keep"]
     if options.get("doom_every") and number % options["doom_every"] == 9:
@@ -78,6 +88,9 @@ async def main(options: dict[str, Any]) -> None:
             if number % options.get("flow_every", 20) == 1:
                 members += [f"{job_id}-{child}" for child in "abc"]
             facts["is_plain"] = len(members) == 1 and not settings.keys() & {"delay", "priority"}
+            is_unnamed = number % 10 == 6 and options.get("is_varied", True)
+            if is_unnamed:
+                data["unnamed"] = job_id
             for member in members:
                 known = facts if member == job_id else {"delay": 0, "fails": 0}
                 book.write("sent", id=member, keep=keep, **known)
@@ -86,9 +99,18 @@ async def main(options: dict[str, Any]) -> None:
                 try:
                     if len(members) > 1:
                         await flows.add(flow(members, data, settings, options))
-                    else:
-                        await queue.add("work", data, job_id=job_id, **settings)
+                    elif is_unnamed:
+                        given = (await queue.add("work", data, **settings)).id
+                        book.write("acked", id=job_id, given=given)
+                        return
+                    elif by := await _is_shared(queue.add("work", data, job_id=job_id, **settings), job_id):
+                        book.write("shared", id=job_id, by=by)
+                        return
                 except (ConnectionLostError, ServerRefusedError) as error:
+                    is_known = isinstance(error, (ServerUnreachableError, ServerRefusedError))
+                    if is_unnamed and not is_known:
+                        book.write("unknown", id=job_id, why=f"{type(error).__name__}: {error}"[:200])
+                        return
                     book.write("again", id=job_id, why=f"{type(error).__name__}: {error}"[:200])
                     await asyncio.sleep(0.05 + 0.1 * chance.random())
                     continue
@@ -127,6 +149,12 @@ async def main(options: dict[str, Any]) -> None:
             in_flight=options.get("in_flight", 200),
         )
     book.write("done", count=count)
+
+
+async def _is_shared(adding: Awaitable[Job], job_id: str) -> str | None:
+    """The id of the job that was there already; None where this one was added."""
+    added = (await adding).id
+    return None if added == job_id else added
 
 
 def flow(

@@ -287,7 +287,7 @@ async def soak(course: Course) -> dict[str, Any]:
             "lag": 0.25,
             "is_traced": True,
         },
-        producer={"doom_every": 50},
+        producer={"doom_every": 50, "is_varied": False},
         settle=30,
     )
     samples: list[Sample] = []

@@ -31,7 +31,19 @@ from toril.scripts.loader import load
 from .ledger import Ledger, read
 from .proxy import Proxy
 
-__all__ = ["PREFIX", "QUEUE", "WORKER", "Client", "Plan", "Running", "SkipCellError", "Stage", "staged"]
+__all__ = [
+    "PREFIX",
+    "QUEUE",
+    "WORKER",
+    "Client",
+    "Plan",
+    "Running",
+    "SkipCellError",
+    "Stage",
+    "need_node",
+    "refusals",
+    "staged",
+]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 QUEUE: Final = "{chaos}"
@@ -182,14 +194,16 @@ class Stage:
         self.producer: Running | None = None
         self.facts: dict[str, Any] = {}
         self.faults: list[str] = []
-        self.loses_data = False
-        """The server itself has forgotten: what is lost by that is reported, and is not the client's."""
+        self.losses: list[tuple[float, float]] = []
+        """From when to when the server may have forgotten what it did: that is reported, and not the client's fault."""
         self.no_stalls = False
         """No job may have been taken back."""
         self.slack = 1.0
         """By which times may be longer on a machine that has other things to do."""
         self.within = 5.0
         """Seconds for a recovery."""
+        self.healed_at = 0.0
+        """When the last fault was over, by the ledger's clock."""
         self.exits = contextlib.AsyncExitStack()
         """What the cell has opened."""
         self.may_fail: set[str] = set()
@@ -272,7 +286,7 @@ class Stage:
             Proxy(self.port, self.chance, names=names, is_deaf=is_deaf)
         )
 
-    def start_producer(self, **options: Any) -> Running:
+    def start_producer(self, more: Mapping[str, str] | None = None, **options: Any) -> Running:
         """Begin the load."""
         settings = {
             "url": self.url,
@@ -283,7 +297,7 @@ class Stage:
             **self.plan.producer,
             **options,
         }
-        self.producer = self._start("producer", settings)
+        self.producer = self._start("producer", settings, more)
         return self.producer
 
     def kill_worker(self, victim: Running) -> None:
@@ -306,9 +320,14 @@ class Stage:
         """Note that a fault begins."""
         self.book.write("fault", what=what)
 
+    def forgets(self, since: float, until: float | None = None) -> None:
+        """Note that the server itself may have forgotten what it did since a time, until another or now."""
+        self.losses.append((since, time.monotonic() if until is None else until))
+
     def healed(self, what: str) -> None:
         """Note that it is over: from now on every worker has to come back."""
         self.book.write("healed", what=what)
+        self.healed_at = time.monotonic()
 
     async def ready(self, count: int = 1, seconds: float = 120) -> None:
         """Wait until so many workers are ready and some jobs have run."""
@@ -339,6 +358,28 @@ class Stage:
                 return
             await asyncio.sleep(0.02)
         raise RuntimeError(f"job {job_id!r} has not begun within {seconds:g} s")
+
+    async def all_run(self) -> None:
+        """Wait until each worker has begun a job since the last fault: who lives and takes nothing is no worker."""
+        if self.producer is None or not self.producer.is_alive:
+            return
+        deadline = time.monotonic() + self.within + 2
+        while True:
+            lines = list(read(self.directory))
+            since = max((line["t"] for line in lines if line["e"] in ("healed", "fault")), default=0.0)
+            # In a crowd each worker has a name of its own.
+            crowds = {line["pid"] // 1000 for line in lines if line["e"] == "ready"}
+            seen = {line["pid"] for line in lines if line["e"] == "start" and line["t"] > since}
+            idle = [one for one in self.workers if one.pid not in seen | crowds]
+            dead = [one for one in self.workers if not one.is_alive]
+            if not idle and not dead:
+                return
+            if time.monotonic() > deadline:
+                self.faults.append(
+                    f"I17 {len(idle)} workers took nothing any more, {len(dead)} ended by themselves"
+                )
+                return
+            await asyncio.sleep(0.1)
 
     async def drain(self) -> float:
         """End the load, and wait until nothing is left to run; return how long that took.
@@ -403,6 +444,10 @@ class Stage:
             if DIED_TALKING.search(line)
         ]
 
+    def said(self, words: str) -> int:
+        """How often the workers have logged these words."""
+        return sum(one.output.read_text(errors="replace").count(words) for one in self.everyone)
+
     def log_lines(self) -> int:
         """How much has been logged by all workers together."""
         return sum(one.output.read_bytes().count(b"\n") for one in self.everyone)
@@ -418,6 +463,19 @@ async def unfinished(client: redis.asyncio.Redis) -> int:
     return sum(await pipeline.execute())
 
 
+def need_node(*clients: str) -> None:
+    """Raise `SkipCellError` where these clients, which Node.js runs, are not there."""
+    modules = ROOT / "interop" / "node_modules"
+    if shutil.which("node") is None or not all((modules / PACKAGES[client]).is_dir() for client in clients):
+        raise SkipCellError("BullMQ for Node.js is not installed: make test installs it")
+
+
+async def refusals(client: redis.asyncio.Redis, kind: str) -> int:
+    """How many commands the server has refused with this word."""
+    told: dict[str, Any] = await client.info("errorstats")
+    return int(told.get(f"errorstat_{kind}", {"count": 0})["count"])
+
+
 def script_names() -> dict[str, str]:
     """The names of toril's scripts by their SHA."""
     here = ROOT / "src" / "toril" / "scripts"
@@ -429,10 +487,8 @@ async def staged(
     client: Client, plan: Plan, seed: int, scale: float, begin: bool = True
 ) -> AsyncGenerator[Stage]:
     """Set the stage for one cell; whatever happens on it, all processes end with it."""
-    if client == "bullmq" and (
-        shutil.which("node") is None or not (ROOT / "interop" / "node_modules" / "bullmq").is_dir()
-    ):
-        raise SkipCellError("BullMQ for Node.js is not installed: make test installs it")
+    if client == "bullmq":
+        need_node(client)
     if client == "bullmq-python" and not PORT.exists():
         raise SkipCellError("BullMQ's Python port is not installed: make chaos installs it")
     with tempfile.TemporaryDirectory(prefix="toril-chaos-") as scratch:
@@ -450,6 +506,8 @@ async def staged(
                         stage.start_worker()
                     stage.start_producer()
                     await stage.ready(20)
+                    # BullMQ's queue has set what it takes for right.
+                    await stage.keep_events()
                 yield stage
         finally:
             # SIGKILL ends frozen processes as well.

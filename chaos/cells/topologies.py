@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Final
 
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from chaos.ledger import read
-from chaos.stage import QUEUE, Plan, Stage
+from chaos.stage import QUEUE, Plan, SkipCellError, Stage
 from chaos.topology import ask, cluster, replica_of, until, watch_over
 from toril.embedded import EmbeddedServer
 
 from ._registry import cell
 
 ALONE = Plan(workers=0)
+REPLICATION: Final = 1.0
+"""Seconds by which a replica may be behind."""
 
 
 async def begin(stage: Stage, url: str) -> None:
@@ -46,6 +48,7 @@ async def take_over(stage: Stage, primary: EmbeddedServer, replica_port: int) ->
     stage.port = replica_port
     await until("the replica to rule", lambda: rules(replica_port))
     stage.healed("replica rules")
+    stage.forgets(began - REPLICATION)
     stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
     await stage.pause(8.0)
 
@@ -59,15 +62,19 @@ async def take_over(stage: Stage, primary: EmbeddedServer, replica_port: int) ->
     within=10,
 )
 async def fail_over(stage: Stage) -> None:
-    stage.loses_data = True
     replica = await replica_of(stage, stage.port)
     await begin(stage, f"redis+sentinel://127.0.0.1:{await watch_over(stage, stage.port)}/main/0")
     await take_over(stage, stage.server, replica.port)
 
 
-async def part(stage: Stage, *safe: str) -> None:
-    """The old primary and one producer on one side; replica, Sentinel, workers and another producer on the other."""
-    stage.loses_data = True
+async def part(stage: Stage, *safe: str, takes: float | None = None) -> None:
+    """The old primary and one producer on one side; replica, Sentinel, workers and another producer on the other.
+
+    Args:
+        stage: Where.
+        safe: Settings of the old primary.
+        takes: For how many seconds it goes on taking at most; None where it never stops.
+    """
     link = await stage.open_proxy(is_deaf=True)
     replica = await replica_of(stage, link.port)
     for setting in safe:
@@ -77,6 +84,7 @@ async def part(stage: Stage, *safe: str) -> None:
     alone = stage.start_producer(url=f"redis://127.0.0.1:{stage.port}", tag="alone", rate=50)
     await until("the other producer", lambda: _has_added(stage, "alone-"))
     stage.fault("partition")
+    parted = time.monotonic()
     link.black_hole = True
     old, stage.port = stage.port, replica.port
     await until("the replica to rule", lambda: rules(replica.port))
@@ -84,6 +92,7 @@ async def part(stage: Stage, *safe: str) -> None:
     await stage.pause(5.0)
     link.black_hole = False
     await until("the old primary to follow", lambda: _has_stepped_down(old))
+    stage.forgets(parted - REPLICATION, None if takes is None else parted + takes)
     await stage.pause(1.0)
     alone.kill()
     stage.producer = usual
@@ -121,7 +130,8 @@ async def part_unsafely(stage: Stage) -> None:
     within=10,
 )
 async def part_safely(stage: Stage) -> None:
-    await part(stage, "min-replicas-max-lag 1", "min-replicas-to-write 1")
+    # A lag of a second, in whole seconds, looked at each second.
+    await part(stage, "min-replicas-max-lag 1", "min-replicas-to-write 1", takes=4.0)
 
 
 @cell("19", "fail-over by Sentinel, planned", ALONE, clients=("toril",), begins=False)
@@ -132,13 +142,18 @@ async def plan_fail_over(stage: Stage) -> None:
     await begin(stage, f"redis+sentinel://127.0.0.1:{sentinel}/main/0")
     stage.fault("fail-over")
     began = time.monotonic()
-    stage.facts["is_coordinated"] = is_coordinated = await order_fail_over(sentinel)
-    stage.loses_data = not is_coordinated
+    is_coordinated = await order_fail_over(sentinel)
     stage.port = replica.port
     await until("the replica to rule", lambda: rules(replica.port))
     stage.healed("replica rules")
-    stage.facts["promoted_after_s"] = round(time.monotonic() - began, 1)
+    ruled = time.monotonic()
+    stage.facts["promoted_after_s"] = round(ruled - began, 1)
     await stage.pause(5.0)
+    # Where it had all, the old primary goes on from there; else it has to be given everything anew.
+    has_all = not (await ask(replica.port, "INFO", "stats"))["sync_full"]
+    stage.facts |= {"is_coordinated": is_coordinated, "replica_had_all": has_all}
+    if not (is_coordinated and has_all):
+        stage.forgets(began - REPLICATION, ruled)
 
 
 async def order_fail_over(sentinel: int, seconds: float = 30) -> bool:
@@ -177,7 +192,6 @@ async def begin_on_cluster(stage: Stage, with_replica: bool = False) -> list[Emb
     within=10,
 )
 async def kill_node(stage: Stage) -> None:
-    stage.loses_data = True
     nodes = await begin_on_cluster(stage, with_replica=True)
     await take_over(stage, nodes[0], nodes[3].port)
     crossed = [
@@ -200,7 +214,10 @@ async def move_slot(stage: Stage) -> None:
     slot = key_slot(QUEUE.encode())
     target = await ask(nodes[1].port, "CLUSTER", "MYID")
     stage.fault("slot moves")
-    await ask(nodes[0].port, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target)
+    try:
+        await ask(nodes[0].port, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target)
+    except ResponseError as error:
+        raise SkipCellError(f"the server cannot move a slot atomically, as Valkey 9 can: {error}") from None
     await until("the slot's arrival", lambda: _has_slot(nodes[1].port, slot, target))
     stage.healed("slot has moved")
     stage.port = nodes[1].port
