@@ -10,8 +10,8 @@
     hang    it never ends
 
 With an option `timeout` (seconds) an attempt may take no longer; with `lag` (seconds) it writes so often how late its
-event loop is. On SIGUSR1 it writes how many tasks there are, and with `is_traced` which lines of code hold more memory
-than at the first such signal.
+event loop is. On SIGUSR1 it writes how many tasks there are and what time it is, and with `is_traced` which lines of
+code hold more memory than at the first such signal.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def main(options: dict[str, Any]) -> None:
 
     def count() -> None:
         nonlocal snapshot
-        book.write("held", pid=pid, tasks=len(asyncio.all_tasks()))
+        book.write("held", pid=pid, tasks=len(asyncio.all_tasks()), clock=time.time())
         if snapshot is not None:
             book.write("grown", pid=pid, lines=grown(snapshot))
         elif tracemalloc.is_tracing():

@@ -7,15 +7,24 @@ told to end, ends.
 from __future__ import annotations
 
 import asyncio
+import signal
 import stat
+import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
-from chaos.stage import Plan, SkipCellError, Stage
+from chaos.ledger import read
+from chaos.stage import QUEUE, Plan, Running, SkipCellError, Stage
+from toril import Queue
 from toril._cron import Cron
 from toril.embedded import EmbeddedServer, find_binary
 
 from ._registry import cell
+
+TICK: Final = 0.5
+"""Seconds between the runs of a job scheduler."""
 
 
 def turned(**settings: str) -> dict[str, str]:
@@ -27,17 +36,84 @@ def turned(**settings: str) -> dict[str, str]:
 
 
 @cell(
-    "28", "workers whose clocks are an hour ahead, an hour behind, and right", Plan(workers=0), begins=False
+    "28",
+    "clocks of two workers and the producer jump by an hour, one goes wrong from the start; job schedulers run",
+    Plan(workers=0),
+    begins=False,
 )
 async def wrong_clocks(stage: Stage) -> None:
-    """No delayed job may start early or an hour late, and no lock may be taken for old."""
+    """No delayed job may start early or an hour late, no lock may be taken for old, and no scheduler may run twice."""
     stage.no_stalls = True
-    for offset in ("+1h", "-1h"):
-        stage.start_worker(more=turned(FAKETIME=offset))
+    ahead, behind = (_JumpingClock(stage, name) for name in ("ahead", "behind"))
+    jumping = [stage.start_worker(more=clock.settings) for clock in (ahead, behind)]
+    stage.start_worker(more=turned(FAKETIME="+1h x1.02"))
     stage.start_worker()
-    stage.start_producer()
-    await stage.ready(40, seconds=60)
-    await stage.pause(10 * stage.scale)
+    stage.start_producer(more=ahead.settings)
+    async with Queue(QUEUE, connection=stage.direct_url()) as queue:
+        await queue.upsert_job_scheduler("tick", every=TICK, data={"ms": 1})
+        await queue.upsert_job_scheduler("tock", pattern="* * * * * *", data={"ms": 1})
+        await stage.ready(40, seconds=60)
+        began = time.monotonic()
+        await stage.pause(3.0)
+        stage.fault("clocks jump")
+        ahead.jump("+3600")
+        behind.jump("-3600")
+        stage.healed("clocks have jumped")
+        await stage.pause(max(4.0, 10 * stage.scale))
+        if stage.client == "toril":
+            await _have_jumped(stage, jumping)
+        for name in ("tick", "tock"):
+            await queue.remove_job_scheduler(name)
+    seconds = time.monotonic() - began
+    stage.faults += _slots(stage, "tick", TICK, seconds) + _slots(stage, "tock", 1.0, seconds)
+
+
+class _JumpingClock:
+    """A clock that is right until it jumps, for all processes that begin with its settings."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        self._file = stage.directory / f"clock-{name}"
+        self._file.write_text("+0")
+        self.settings = turned(FAKETIME_TIMESTAMP_FILE=str(self._file), FAKETIME_NO_CACHE="1")
+
+    def jump(self, to: str) -> None:
+        """In one step: who reads half a file does not jump."""
+        later = self._file.with_suffix(".later")
+        later.write_text(to)
+        later.rename(self._file)
+
+
+async def _have_jumped(stage: Stage, workers: list[Running]) -> None:
+    """Ask the workers what time it is."""
+    for one in workers:
+        one.signal(signal.SIGUSR1)
+    deadline, told = time.monotonic() + 5, list[float]()
+    while len(told) < len(workers) and time.monotonic() < deadline:
+        told = [line["clock"] for line in read(stage.directory) if line["e"] == "held"]
+        await asyncio.sleep(0.05)
+    if sorted(round((clock - time.time()) / 3600) for clock in told) != [-1, 1]:
+        raise SkipCellError("the workers do not mind libfaketime")
+
+
+def _slots(stage: Stage, name: str, every: float, seconds: float) -> list[str]:
+    """I12: the runs of a scheduler are so far apart, none is early, and they do not end."""
+    ahead = time.time() - time.monotonic()
+    starts = {line["id"]: line["t"] for line in read(stage.directory) if line["e"] == "start"}
+    due = {
+        job_id: int(job_id.rpartition(":")[2]) / 1000
+        for job_id in starts
+        if job_id.startswith(f"repeat:{name}:")
+    }
+    slots = sorted(due.values())
+    stage.facts[f"runs_of_{name}"] = len(slots)
+    found: list[str] = []
+    if close := [later for earlier, later in pairwise(slots) if later - earlier < every - 0.001]:
+        found.append(f"I12 {len(close)} runs of {name} came twice within {every:g} s")
+    if early := [job_id for job_id, at in due.items() if starts[job_id] + ahead < at - 0.02]:
+        found.append(f"I15 {len(early)} runs of {name} were early")
+    if len(slots) < 0.7 * seconds / every:
+        found.append(f"I12 {name} ran {len(slots)} times in {seconds:.0f} s, every {every:g} s")
+    return found
 
 
 @cell("29", "the server's clock jumps ahead by an hour", Plan(workers=0, rate=100), begins=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from typing import Any
 
 from chaos.ledger import read
-from chaos.stage import PREFIX, QUEUE, Plan, Running, Stage
+from chaos.stage import PREFIX, QUEUE, WORKER, Plan, Running, Stage, need_node
 from toril import Queue
 
 from ._registry import cell
@@ -178,7 +179,11 @@ async def hurry_workers(stage: Stage) -> None:
         stage.faults.append(f"the second signal took {slowest:.1f} s")
 
 
-@cell("8", "workers frozen (SIGSTOP) for 2.5 locks, then woken")
+# Jobs of such a length that each worker holds some when it freezes.
+HELD = Plan(producer={"ms": (20, 300)})
+
+
+@cell("8", "workers frozen (SIGSTOP) for 2.5 locks, then woken", HELD)
 async def freeze_workers(stage: Stage) -> None:
     for _ in range(stage.times(4)):
         await stage.pause(0.3, 0.8)
@@ -188,6 +193,27 @@ async def freeze_workers(stage: Stage) -> None:
         await asyncio.sleep(2.5 * LOCK)
         victim.signal(signal.SIGCONT)
         stage.healed("SIGCONT")
+    await stage.pause(1.0)
+    overlaps = overlaps_of(list(read(stage.directory)))
+    stage.facts["run_elsewhere"] = len(overlaps)
+    stage.facts["longest_overlap_s"] = round(max(overlaps, default=0.0), 1)
+    if not overlaps:
+        stage.faults.append("no job was taken over: nothing is proved")
+
+
+def overlaps_of(lines: list[dict[str, Any]]) -> list[float]:
+    """For how many seconds each job that began elsewhere before its first run had ended was run by both."""
+    first: dict[str, dict[str, Any]] = {}
+    later: dict[str, float] = {}
+    found: list[float] = []
+    for line in sorted(lines, key=lambda line: line["t"]):
+        if line["e"] == "start" and first.setdefault(line["id"], line)["pid"] != line["pid"]:
+            later.setdefault(line["id"], line["t"])
+        elif line["e"] in ("end", "gone") and line["id"] in later:
+            begun = first[line["id"]]
+            if (begun["pid"], begun["run"]) == (line["pid"], line["run"]):
+                found.append(line["t"] - later[line["id"]])
+    return found
 
 
 @cell("9", "workers frozen for half a lock", Plan(worker={"lock_duration": 4}))
@@ -209,7 +235,12 @@ BLOCKING = Plan(rate=20, producer={"block_every": 40, "block": 3 * LOCK, "ms": (
 @cell("31", "1 job in 40 blocks its event loop for 3 locks", BLOCKING)
 async def block_loops(stage: Stage) -> None:
     stage.no_stalls = True
-    await stage.pause(15 * stage.scale)
+    await stage.pause(max(8.0, 15 * stage.scale))
+    # It says so, and where.
+    said = stage.said("the event loop has been blocked")
+    stage.facts["blocked_loops_named"] = said
+    if stage.client == "toril" and not said:
+        stage.faults.append("no worker has said that its loop is blocked")
 
 
 @cell(
@@ -224,7 +255,22 @@ async def hold_gil(stage: Stage) -> None:
     What counts is that the loser changes nothing, which the checker sees.
     """
     stage.may_fail.update(f"j-{number}" for number in ENDLESS)
-    await stage.pause(15 * stage.scale)
+    await stage.pause(max(8.0, 15 * stage.scale))
+    lines = list(read(stage.directory))
+    # Who has lost the lock meanwhile is cancelled.
+    ends = {
+        (line["id"], line["run"], line["pid"]): line["t"] for line in lines if line["e"] in ("end", "gone")
+    }
+    held = [
+        ends[line["id"], line["run"], line["pid"]] - line["t"]
+        for line in lines
+        if line["e"] == "start"
+        and line["id"] in stage.may_fail
+        and (line["id"], line["run"], line["pid"]) in ends
+    ]
+    stage.facts["longest_held_s"] = round(max(held, default=0.0), 1)
+    if max(held, default=0.0) < LOCK:
+        stage.faults.append("nobody held the GIL for as long as a lock: nothing is proved")
 
 
 # One job at a time: whatever runs beside a pill dies with it, see 34b.
@@ -252,9 +298,18 @@ async def poison(stage: Stage) -> None:
             await asyncio.sleep(0.05)
         else:
             stage.faults.append(f"the pills are not out of the way: {states}")
-    runs = sum(line["e"] == "start" and line["id"] in pills for line in read(stage.directory))
+        found = [await queue.get_job(pill) for pill in pills]
+        reasons = {str(job and job.failed_reason) for job in found}
+    runs = Counter(
+        line["id"] for line in read(stage.directory) if line["e"] == "start" and line["id"] in pills
+    )
     stage.facts["quarantine_s"] = round(time.monotonic() - began, 1)
-    stage.facts["pill_runs"] = runs
+    stage.facts["pill_runs"] = runs.total()
+    chances = {**WORKER, **stage.plan.worker}["max_stalled_count"] + 1
+    if stage.client == "toril" and not (set(runs) == set(pills) and max(runs.values()) <= chances):
+        stage.faults.append(f"the pills ran {dict(runs)} times, not once to {chances} times each")
+    if not all("stalled more than allowable limit" in reason for reason in reasons):
+        stage.faults.append(f"the pills have failed for {reasons}")
 
 
 # Numbers of jobs that never end; the producer of a cell comes nowhere near the last of them.
@@ -264,7 +319,8 @@ ENDLESS = range(0, 100_000, 40)
 @cell(
     "35",
     "1 job in 40 never ends, with a limit of 1 s for each attempt",
-    Plan(rate=100, worker={"timeout": 1}, producer={"block_every": 40, "hang": True}),
+    # So few places that none would be left if those of jobs that hang were not given back.
+    Plan(rate=100, worker={"timeout": 1, "concurrency": 3}, producer={"block_every": 40, "hang": True}),
     clients=("toril",),
 )
 async def never_end(stage: Stage) -> None:
@@ -289,17 +345,28 @@ async def kill_in_flows(stage: Stage) -> None:
     await kill_workers(stage)
 
 
-@cell("42", "toril and BullMQ on one queue: kills, freezes and RSTs", clients=("toril",))
+@cell(
+    "42",
+    "toril, BullMQ 6 and BullMQ 5 on one queue: kills, freezes, RSTs, restarts of the server",
+    Plan(persistence="aof"),
+    clients=("toril",),
+    within=6,
+)
 async def mixed_fleet(stage: Stage) -> None:
+    need_node("bullmq", "bullmq5")
     kinds = {one.pid: "toril" for one in stage.workers}
     own = stage.producer
-    for _ in range(2):
-        kinds[stage.start_worker(client="bullmq").pid] = "bullmq"
+    for client in ("bullmq", "bullmq5"):
+        kinds[stage.start_worker(client=client).pid] = client
     other = stage.start_producer(client="bullmq", tag="n", rate=100)
     await stage.ready(40)
-    for _ in range(stage.times(6)):
+    # The queue of each Node.js process has set what it takes for right.
+    await stage.keep_events()
+    harms = ["kill", "freeze", "reset", "restart"] * 2
+    stage.chance.shuffle(harms)
+    harms = [*dict.fromkeys(harms), *harms][: max(4, stage.times(6))]
+    for harm in harms:
         await stage.pause(0.3, 0.8)
-        harm = stage.chance.choice(("kill", "freeze", "reset"))
         victim = stage.chance.choice(stage.workers)
         if harm == "kill":
             stage.kill_worker(victim)
@@ -310,6 +377,8 @@ async def mixed_fleet(stage: Stage) -> None:
             await asyncio.sleep(2.5 * LOCK)
             victim.signal(signal.SIGCONT)
             stage.healed("SIGCONT")
+        elif harm == "restart":
+            await stage.restart_server()
         else:
             stage.fault("RST")
             stage.proxy.reset()
@@ -318,3 +387,37 @@ async def mixed_fleet(stage: Stage) -> None:
     if await other.ended(20) is None:
         stage.faults.append("BullMQ's producer did not end")
     stage.producer = own
+    await stage.all_run()
+    await stage.drain()
+    stage.faults += await differences(stage)
+
+
+async def differences(stage: Stage) -> list[str]:
+    """I18: whether BullMQ's getters, of both generations, see of the queue what toril's see."""
+    # Only here, since it is the tests' own.
+    from tests.interop.node import Node, NodeQueue
+
+    found: list[str] = []
+    async with Queue(QUEUE, connection=stage.direct_url()) as queue:
+        counts = {state: count for state, count in (await queue.get_job_counts()).items() if count}
+        jobs = await queue.get_jobs("completed")
+        jobs = stage.chance.sample(jobs, min(50, len(jobs)))
+        children = {job.id: await job.get_children_values() for job in jobs}
+        for package in ("bullmq", "bullmq5"):
+            node = await asyncio.to_thread(Node, stage.direct_url(), package)
+            try:
+                async with NodeQueue(node, QUEUE, prefix="bull") as theirs:
+                    if counts != (seen := await theirs.counts()):
+                        found.append(f"I18 {package} counts {seen}, toril {counts}")
+                    for job in jobs:
+                        told = await theirs.job(job.id) or {}
+                        names = ("data", "returnvalue", "attemptsMade", "attemptsStarted")
+                        ours = (job.data, job.return_value, job.attempts_made, job.attempts_started)
+                        if tuple(told.get(name) for name in names) != ours:
+                            found.append(f"I18 {package} reads job {job.id} as {told}")
+                    for job_id, values in children.items():
+                        if values != await theirs.on_job(job_id, "getChildrenValues"):
+                            found.append(f"I18 {package} reads other results of the children of job {job_id}")
+            finally:
+                await asyncio.to_thread(node.stop)
+    return found

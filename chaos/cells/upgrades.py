@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from chaos.stage import PREFIX, ROOT, Plan, SkipCellError, Stage
+from chaos.stage import PREFIX, Plan, Stage, need_node
 
 from ._registry import cell
 
@@ -18,8 +18,7 @@ from ._registry import cell
 )
 async def upgrade(stage: Stage) -> None:
     """Each job runs once, whoever has added it; the checker counts. What stands in `meta` is Node's."""
-    if not (ROOT / "interop" / "node_modules" / "bullmq5").is_dir():
-        raise SkipCellError("BullMQ 5 is not installed: make test installs it")
+    need_node("bullmq", "bullmq5")
     stage.no_stalls = True
     seen: list[str] = []
     added = [stage.start_producer(client="bullmq5", tag="five", rate=60)]
