@@ -210,6 +210,20 @@ async def test_progress_and_logs_by_id(queue: Queue) -> None:
             await queue.add_job_log(job.id, "row", impossible)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
+async def test_what_cannot_be_asked_is_refused(queue: Queue) -> None:
+    """In plain words, rather than with an answer about nothing."""
+    asked: list[tuple[Any, str]] = [
+        (queue.get_metrics("waiting"), "must be one of 'completed', 'failed', got 'waiting'"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (queue.get_dependencies("1", "failed"), "must be one of 'processed', 'pending', got 'failed'"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (queue.get_delayed_count(5), "before must be a datetime of our times, got 5"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (queue.retry_jobs(before="soon"), "before must be a datetime of our times, got 'soon'"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (queue.remove_orphaned_jobs(0), "count must be a whole number, at least 1"),
+    ]
+    for call, says in asked:
+        with pytest.raises(ConfigurationError, match=says):
+            await call
+
+
 async def test_retrying_what_failed_before_a_time(queue: Queue, client: Client) -> None:
     """Later failures stay where they are."""
     for number in (1, 2):

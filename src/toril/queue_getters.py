@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ._answers import ask, ask_all
 from ._prometheus import exposition
+from ._shown import shown
 from ._tracing import Tracing
 from .codec import pairs, read_int
 from .connection import Connection
@@ -24,7 +25,7 @@ from .states import KEY_OF_STATE, LIST_STATES, STATES, FinishedState, State
 if TYPE_CHECKING:
     from .queue import Queue
 
-__all__ = ["DependenciesRange", "JobLogs", "Metrics", "QueueGetters", "checked_states"]
+__all__ = ["DependenciesRange", "JobLogs", "Metrics", "QueueGetters", "checked_states", "moment_ms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class QueueGetters:
         """Return how many jobs wait for their time; with `before`, those that are due by then."""
         if before is None:
             return await self.get_job_count_by_types("delayed")
-        latest = round(before.timestamp() * 1000) * 4096 - 1
+        latest = moment_ms(before, f"queue {self.keys.queue!r}: before") * 4096 - 1
         return await ask(self.connection, int, "ZCOUNT", self.keys.key("delayed"), "-inf", latest)
 
     async def get_waiting_children_count(self) -> int:
@@ -240,6 +241,7 @@ class QueueGetters:
             start: The first position, from 0.
             end: The last position, included; -1 is the very last.
         """
+        _check_one_of(kind, ("processed", "pending"), f"job {shown(parent_id)}: the kind of children")
         parent: Job[Any] = self._job(parent_id, {})
         counts = await parent.get_dependencies_count()
         total = counts.processed if kind == "processed" else counts.unprocessed
@@ -319,6 +321,7 @@ class QueueGetters:
 
     async def get_metrics(self, state: FinishedState, start: int = 0, end: int = -1) -> Metrics:
         """Return how many jobs ended so, per minute, the newest first. Workers collect it if they are told to."""
+        _check_one_of(state, ("completed", "failed"), f"queue {self.keys.queue!r}: the state of metrics")
         key = self.keys.key(f"metrics:{state}")
         meta, points, length = await ask_all(
             self.connection,
@@ -387,3 +390,20 @@ def checked_states(states: Sequence[State]) -> Sequence[State]:
         if state not in KEY_OF_STATE:
             raise ConfigurationError(f"unknown state {state!r}; there are {', '.join(STATES)}")
     return states
+
+
+def moment_ms(moment: datetime, what: str) -> int:
+    """Return epoch milliseconds.
+
+    Raises:
+        ConfigurationError: It is no datetime, or at an end of the calendar; begins with `what`.
+    """
+    try:
+        return round(moment.timestamp() * 1000)
+    except (AttributeError, ValueError, OverflowError):
+        raise ConfigurationError(f"{what} must be a datetime of our times, got {shown(moment)}") from None
+
+
+def _check_one_of(given: object, known: Sequence[str], what: str) -> None:
+    if given not in known:
+        raise ConfigurationError(f"{what} must be one of {', '.join(map(repr, known))}, got {shown(given)}")

@@ -28,7 +28,7 @@ from .errors import (
 from .job import Job
 from .keys import QueueKeys
 from .options import prepare
-from .queue_getters import checked_states
+from .queue_getters import checked_states, moment_ms
 from .scripts import Scripts
 from .states import KEY_OF_STATE, FinishedState, State
 from .telemetry import Attribute
@@ -271,7 +271,9 @@ class QueueVerbs:
             raise ConfigurationError(
                 f"queue {self.name!r}: retry_jobs runs 'failed' or 'completed' jobs again, not {state!r}"
             )
-        until_ms = self.clock.now_ms() if before is None else round(before.timestamp() * 1000)
+        until_ms = (
+            self.clock.now_ms() if before is None else moment_ms(before, f"queue {self.name!r}: before")
+        )
         options = dumps({"state": state, "count": count})
         with traced(self.tracing, "retryJobs", {Attribute.QUEUE_OPTIONS: options}):
             return await self._move_to_wait(state, count, until_ms)
@@ -297,6 +299,7 @@ class QueueVerbs:
             count: How many keys are looked at per step.
             limit: About how many to remove at most.
         """
+        positive_count(count, f"queue {self.name!r}: count")
         removed, cursor = 0, 0
         pattern = escaped(self.keys.base) + "*"
         while True:
