@@ -88,7 +88,7 @@ class Bench:
             "drain": self._drain,
             "round": self._round,
             "idle": self._idle,
-            "half": self._half,
+            "paced": self._paced,
             "delayed": self._delayed,
             "flows": self._flows,
             "memory": self._memory,
@@ -149,10 +149,11 @@ class Bench:
         count = max(60, int(self.settings.seconds * workload.share / gap))
         return self._latency(workload, {"do": "idle", "n": count, "gap": gap}, deadline)
 
-    def _half(self, workload: Workload, deadline: float) -> Sample:
+    def _paced(self, workload: Workload, deadline: float) -> Sample:
         full = self.rates.get((self.contestant.name, "round"), self.contestant.run_rate / 2)
-        count = max(60, int(self.settings.seconds * workload.share * full / 2))
-        return self._latency(workload, {"do": "pace", "n": count, "rate": full / 2}, deadline)
+        rate = workload.rate or full / 2
+        count = max(60, int(self.settings.seconds * workload.share * rate))
+        return self._latency(workload, {"do": "pace", "n": count, "rate": rate}, deadline)
 
     def _latency(self, workload: Workload, command: dict[str, Any], deadline: float) -> Sample:
         count = command["n"]

@@ -163,10 +163,14 @@ def _latencies(results: Results) -> str:
             return [cell.missing or ("failed" if cell.error else "–"), "", ""]
         return [_figure(cell, figure, ".2f") for figure in ("p50", "p99", "p999")]
 
-    head = ["", *(f"{load} {part}" for load in ("idle", "half load") for part in ("p50", "p99", "p99.9"))]
+    loads = {"idle": "idle", "steady": "1,000 jobs/s", "half": "half load"}
+    head = ["", *(f"{load} {part}" for load in loads.values() for part in ("p50", "p99", "p99.9"))]
     return table(
         head,
-        ([CONTESTANTS[name].title, *of("idle", name), *of("half", name)] for name in results.contestants),
+        (
+            [CONTESTANTS[name].title, *(figure for load in loads for figure in of(load, name))]
+            for name in results.contestants
+        ),
     )
 
 

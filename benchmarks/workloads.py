@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 __all__ = ["WORKLOADS", "Workload"]
 
-Kind = Literal["add", "drain", "round", "idle", "half", "delayed", "flows", "memory"]
+Kind = Literal["add", "drain", "round", "idle", "paced", "delayed", "flows", "memory"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Workload:
         threads: Processors are plain functions in so many threads; 0: they are whatever is the contestant's best.
         runs_per_job: How often a job runs until it has completed.
         share: Of the usual measuring time.
+        rate: For `paced`, how many jobs/s are added; 0: half of what the contestant's own round trip reaches.
         is_once: In the first round only, since it does not vary.
     """
 
@@ -38,6 +39,7 @@ class Workload:
     threads: int = 0
     runs_per_job: int = 1
     share: float = 1.0
+    rate: int = 0
     is_once: bool = False
 
 
@@ -51,7 +53,8 @@ WORKLOADS: Final[dict[str, Workload]] = {
         Workload("drain", "drain, 1 worker process", "drain"),
         Workload("round", "round trip, producer and worker at once", "round", ("round",)),
         Workload("idle", "latency when idle", "idle", ("idle",), share=2.0),
-        Workload("half", "latency at half load", "half", ("half",)),
+        Workload("steady", "latency at 1,000 jobs/s", "paced", ("paced",), rate=1000),
+        Workload("half", "latency at half load", "paced", ("paced",)),
         Workload("drain-2", "drain, 2 worker processes", "drain", ("two",), workers=2),
         Workload("sync", "drain, plain functions in 8 threads", "drain", ("sync",), threads=8, share=0.6),
         Workload("data-1k", "round trip, 1 KiB of data", "round", ("size",), job={"size": 1024}, share=0.6),

@@ -125,7 +125,7 @@ def finish_template(token: str) -> tuple[tuple[Any, ...], Template]:
 class Bare(Adapter):
     is_async: ClassVar = False
     missing: ClassVar = dict.fromkeys(
-        ("many", "round", "idle", "half", "sync", "size", "prioritized", "delayed", "flows", "retries"),
+        ("many", "round", "idle", "paced", "sync", "size", "prioritized", "delayed", "flows", "retries"),
         "only adds and drains",
     )
     pending: ClassVar = tuple(f"bull:{QUEUE}:{state}" for state in ("wait", "active"))
