@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from ._answers import nonsense
 from ._insisting import add_surely
-from ._shown import shown
 from ._wire import pack
 from .connection import SCRIPT_TIMEOUT, Connection, Lane
 from .errors import ConnectionLostError, ScriptForgottenError
@@ -258,10 +258,7 @@ class Adder:
         # By what is declared it is a list; by what comes over a wire it may be anything.
         if isinstance(answers, list) and len(answers) == count:
             return answers
-        raise ConnectionLostError(
-            f"queue {self._name!r}: the answer to {count} jobs is {shown(answers)}, which no server says; is something "
-            "between it and this program? Jobs may or may not have been added"
-        )
+        raise nonsense(f"queue {self._name!r}: adding", f"to {count} jobs a {type(answers).__name__}")
 
     def _end(self, batch: _Batch, receipt: Receipt, outcome: list[_Answer] | BaseException) -> None:
         self._free_slots.append(receipt.slot)
