@@ -281,6 +281,22 @@ async def test_calling_a_processor_runs_the_function_here(queue: Queue) -> None:
     assert await queue.get_ids("waiting") == []
 
 
+async def test_one_function_serves_two_queues(queue: Queue, server_url: str) -> None:
+    """Each of the two processors adds to the queue that it was made for, under the name that it has there."""
+    async with Queue("others", connection=server_url, prefix=queue.prefix) as others:
+
+        async def double(n: int) -> int:
+            return 2 * n
+
+        there = others.processor("twice", attempts=2)(double)
+        here = queue.processor()(there)
+        assert [(one.queue, one.name) for one in (here, there)] == [(queue, "double"), (others, "twice")]
+        async with Worker(queue):
+            assert await (await here.add(n=21)).result() == 42
+        assert (await there.add(n=1)).options.attempts == 2
+        assert await others.get_job_counts("waiting") == {"waiting": 1}
+
+
 def test_mistakes_are_found_when_decorating() -> None:
     """Names that are taken or missing, options that cannot be, parameters that JSON cannot fill."""
     queue = Queue("tests")

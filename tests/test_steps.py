@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.patience import Heard, ended, until, within
-from toril import Job, JobNotInStateError, LockLostError, Queue, WaitingError, Worker
+from toril import ConfigurationError, Job, JobNotInStateError, LockLostError, Queue, WaitingError, Worker
 
 
 async def nothing(job: Job) -> None: ...
@@ -115,6 +115,8 @@ async def test_a_lock_is_kept_by_hand(queue: Queue) -> None:
     assert await job.extend_lock(60)
     await queue.connection.execute("SET", lock, "another")
     assert not await job.extend_lock(60)
+    with pytest.raises(ConfigurationError, match="at least a millisecond"):
+        await job.extend_lock(0)
     with pytest.raises(LockLostError, match=job.id):
         await job.move_to_completed()
 

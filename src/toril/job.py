@@ -536,8 +536,13 @@ class Job(JobChildren, Generic[R_co]):
         """Keep the job ours for another `duration`, counted from now; False where it is ours no longer.
 
         A lock that has run out is taken again, as long as nobody else has taken the job.
+
+        Raises:
+            ConfigurationError: The duration cannot be.
         """
         lock_ms = milliseconds(duration, "duration")
+        if lock_ms < 1:
+            raise ConfigurationError(f"job {self.id!r}: a lock lasts at least a millisecond")
         scripts = self.queue.scripts
         if not await scripts.extend_locks(lock_ms, [(self.id, self._token)]):
             return True

@@ -131,7 +131,8 @@ class Processor(Adder[P, R]):
             None if timeout is None else milliseconds(timeout, f"{where}: timeout") / 1000
         )
         self.target: str | None = target_of(function, where) if sandboxed else None
-        functools.update_wrapper(self, function)
+        # Not its attributes: those of a processor of another queue, or of whatever else, would stand for our own.
+        functools.update_wrapper(self, function, updated=())
 
     @property
     def is_async(self) -> bool:
