@@ -70,10 +70,10 @@ class QueueKeys:
         """`<prefix>:<queue>`, by which flows name a queue."""
         return f"{self.prefix}:{self.queue}"
 
-    def command(self, verb: str, job_id: str) -> str:
-        """Return the command line that asks about a job, for messages: `toril why emails 42`."""
-        prefix = "" if self.prefix == "bull" else f" --prefix {shlex.quote(self.prefix)}"
-        return f"toril {verb} {shlex.quote(self.queue)} {shlex.quote(job_id)}{prefix}"
+    def command(self, verb: str, *job_ids: str) -> str:
+        """Return the command line about the queue, or a job, for messages: `toril why emails 42`."""
+        prefix = [] if self.prefix == "bull" else ["--prefix", self.prefix]
+        return f"toril {verb} {shlex.join([self.queue, *job_ids, *prefix])}"
 
     def key(self, suffix: str) -> str:
         """Return the key with this suffix, e.g. `wait`."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -119,6 +122,27 @@ async def test_nothing_is_lost_unasked(toril: Toril, queue: Queue, command: list
         assert answer.code == 2
         assert "--yes" in answer.err + answer.out
     assert await counts(queue) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
+async def test_a_question_is_seen_where_the_answer_goes_into_a_file(queue: Queue, server_url: str) -> None:
+    """It is asked on stderr."""
+    await queue.add("any")
+    hand, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "toril.cli", "queue", "drain", queue.name),
+        env={**os.environ, "TORIL_URL": server_url, "TORIL_PREFIX": queue.prefix},
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    os.write(hand, b"y\n")
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    os.close(hand)
+    os.close(terminal)
+
+    assert (process.returncode, out.strip()) == (0, b"queue 'tests': 1 removed")
+    assert b"Remove all jobs that wait in queue 'tests'? [y/N]" in err
 
 
 @pytest.mark.parametrize("verb", ["show", "pause", "resume", "retry", "promote"])

@@ -28,7 +28,7 @@ async def test_a_queue_that_stands_still(toril: Toril, queue: Queue) -> None:
     )  # fmt: skip
     await queue.pause()
     answer = await ask(toril, job)
-    assert (answer.code, "toril queue resume tests" in answer.out) == (1, True)
+    assert (answer.code, f"`toril queue resume tests --prefix {queue.prefix}`" in answer.out) == (1, True)
     told = (await in_thread(toril, "why", queue.name, job.id, "--json")).json
     assert (told["state"], told["why"]) == ("waiting", "the queue is paused")
     assert (await in_thread(toril, "why", queue.name, "nobody")).code == 1
@@ -87,6 +87,7 @@ async def test_a_job_that_has_failed_or_lost_its_worker(toril: Toril, queue: Que
         await ended(failed)
     answer = await ask(toril, failed)
     assert (answer.code, "after 1 of 1 attempts; see `toril job show" in answer.out) == (1, True)
+    assert f"then `toril job retry tests {failed.id} --prefix {queue.prefix}`" in answer.out
     lost = await queue.add("a")
     assert await Worker(queue, work).get_next_job() is not None
     await queue.connection.execute("DEL", queue.keys.job(lost.id) + ":lock")

@@ -69,7 +69,8 @@ def confirm(question: str, *, yes: bool, as_json: bool) -> None:
     # It is None where whoever started the program has closed it.
     if as_json or sys.stdin is None or not sys.stdin.isatty():
         complain(f"{question} Say so with --yes.", USAGE, as_json=as_json)
-    if not typer.confirm(question):
+    # What the command itself prints may be on its way into a file.
+    if not typer.confirm(question, err=True):
         raise typer.Exit(PROBLEM)
 
 

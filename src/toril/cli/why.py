@@ -64,9 +64,8 @@ async def _reason(queue: Queue, job: Job[Any]) -> Reason:
             return Reason(state, f"it ended at {moment(job.finished_on)}")
         case "failed":
             tries = f"{job.attempts_made} of {max(1, job.options.attempts)} attempts"
-            remedy = (
-                f"see `toril job show {queue.name} {job.id}`, then `toril job retry {queue.name} {job.id}`"
-            )
+            show, retry = (queue.keys.command(verb, job.id) for verb in ("job show", "job retry"))
+            remedy = f"see `{show}`, then `{retry}`"
             return Reason(state, f"it failed for good at {moment(job.finished_on)}, after {tries}", remedy)
         case "active":
             return await _active(queue, job)
@@ -121,7 +120,7 @@ async def _in_line(queue: Queue, job: Job[Any], state: str) -> Reason:
 async def _what_blocks(queue: Queue) -> tuple[str, str | None] | None:
     """Why no job of the queue is fetched now, and the remedy; None if nothing stands in the way."""
     if await queue.is_paused():
-        return "the queue is paused", f"`toril queue resume {queue.name}`"
+        return "the queue is paused", f"`{queue.keys.command('queue resume')}`"
     if not await queue.get_workers_count():
         return "the queue has no worker", "start one: `toril worker`"
     if await queue.is_maxed():
