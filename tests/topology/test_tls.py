@@ -32,10 +32,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     for authority in ("ca", "stranger"):
-        openssl(
-            "req", "-x509", *new, "-keyout", f"{authority}.key", "-out", f"{authority}.crt", "-subj", "/CN=ca"
-        )
-    (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+        # Python 3.13 is strict: an authority has to say that it signs, and who is signed by whom.
+        signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        out = ("-keyout", f"{authority}.key", "-out", f"{authority}.crt")
+        openssl("req", "-x509", *new, *signs, *out, "-subj", "/CN=ca")
+    (directory / "names").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     for who, authority in (("server", "ca"), ("client", "ca"), ("impostor", "stranger")):
         openssl("req", *new, "-keyout", f"{who}.key", "-out", f"{who}.csr", "-subj", f"/CN={who}")
         sign = (
