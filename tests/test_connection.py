@@ -247,6 +247,25 @@ async def test_an_opening_that_others_cancel_is_no_cancellation_of_the_caller(
             await connection.execute("PING")
 
 
+async def test_who_asks_for_the_time_while_it_is_closed_opens_nothing_anew(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question outlives who asked it, and its first answer is enough."""
+    execute = Connection.execute
+
+    async def closed_after(self: Connection, *args: Any) -> Any:
+        answer = await execute(self, *args)
+        patched.undo()
+        await connection.close()
+        return answer
+
+    connection = Connection(server_url)
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "execute", closed_after)
+        await connection.learn_time()
+    assert not connection._clients
+
+
 async def test_lanes_are_opened_in_their_turn() -> None:
     """Some at once, so that thousands do not make each other late; calls that share connections are not behind them."""
     count, news = 0, asyncio.Event()

@@ -271,6 +271,9 @@ class Connection(Closing):
         try:
             answers: list[tuple[float, float, float, int, int]] = []
             for _ in range(_TIMES_ASKED):
+                if answers and clients.is_closed:
+                    # Asking on would open another connection, which nobody closes.
+                    break
                 asked = time.time()
                 seconds, microseconds = await ask(self, tuple[int, int], "TIME")
                 answered = time.time()
