@@ -50,13 +50,13 @@ def look_at_queues(
 
 async def _look(url: str | None, prefix: str, names: list[str], *, as_json: bool) -> Found:
     async with Connection(url) as connection:
-        known = await find_queues(connection, prefix)
-        found = {name: await check(connection, name, prefix) for name in names or known}
-    for name in names:
-        # A mistyped one must not look well; what is left of one that is gone is still looked at.
-        if name not in known and not found[name]:
-            complain(f"no queue {name!r} under the prefix {prefix!r}", PROBLEM, as_json=as_json)
-    return found
+        asked = names or await find_queues(connection, prefix)
+        found = {name: await check(connection, name, prefix) for name in asked}
+        for name in names:
+            # A mistyped one must not look well; what is left of one that is gone is still looked at.
+            if not found[name] and not await Queue(name, connection=connection, prefix=prefix).get_meta():
+                complain(f"no queue {name!r} under the prefix {prefix!r}", PROBLEM, as_json=as_json)
+        return found
 
 
 async def _mend(url: str | None, prefix: str, found: Found) -> tuple[set[Violation], Found]:
