@@ -28,6 +28,7 @@ from toril import (
     Connection,
     ConnectionLostError,
     Custom,
+    DelayedError,
     Job,
     JobFailedError,
     LockLostError,
@@ -360,6 +361,31 @@ async def test_entering_a_worker_twice_is_refused_and_the_first_goes_on(queue: Q
                 pass
         assert await ended(await queue.add("any"))
     assert not worker.is_running
+
+
+@pytest.mark.parametrize("raises", [ValueError("no"), DelayedError(60)])
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+async def test_a_processor_that_takes_its_own_job_away_leaves_an_end(
+    queue: Queue, how: str, raises: Exception
+) -> None:
+    """Also where it does not await any more, so that the cancellation comes only afterwards."""
+
+    async def process(job: Job) -> None:
+        if how == "cancel":
+            worker.cancel_job(job.id)
+        else:
+            worker.stop(now=True)
+        raise raises
+
+    job = await queue.add("any", attempts=2, backoff=60)
+    worker = Worker(queue, process)
+    state = "waiting" if how == "stop" and isinstance(raises, ValueError) else "delayed"
+    async with worker:
+
+        async def has_ended() -> bool:
+            return await queue.get_job_state(job.id) == state
+
+        await until(f"it to be {state}", has_ended)
 
 
 async def test_pausing_ends_with_the_worker(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:

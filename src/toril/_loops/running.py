@@ -11,6 +11,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
@@ -344,6 +345,7 @@ class Running:
         if claim.is_taken_away:
             while task is not None and task.cancelling():
                 task.uncancel()
+            await _let_it_arrive()
         if claim.is_lost:
             self._dropped(claim)
         elif claim.is_cancelled:
@@ -490,6 +492,8 @@ class Running:
             traced_as: The name of its span, and the state that it leads to.
             is_end: It takes the job away from us.
         """
+        if is_end and claim.is_taken_away:
+            await _let_it_arrive()
         claim.is_ending = is_end
         if claim.trace is not None and traced_as:
             claim.trace.begin(traced_as[0])
@@ -522,6 +526,15 @@ class Running:
             return True
 
         return await insist(once, f"job {claim.job.id!r} in queue {self._queue.name!r}: moving it", for_ever)
+
+
+async def _let_it_arrive() -> None:
+    """Take in a cancellation that is on its way to this task, so that it does not break off the writing of its end.
+
+    A processor that has its own job taken away ends before it hears of that.
+    """
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
 
 
 def _is_async(process: Process) -> bool:
