@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from toril import ConfigurationError, Job, JobFailedError, NewJob, Queue, SyncJob, SyncQueue, Worker
+from toril import (
+    ConfigurationError,
+    Job,
+    JobFailedError,
+    NewJob,
+    Queue,
+    SyncJob,
+    SyncQueue,
+    Worker,
+)
 from toril.sync import run
 
 SOON = 15
@@ -197,6 +206,21 @@ def test_every_verb_has_its_twin() -> None:
                 continue
             has = inspect.signature(getattr(twin, name)).parameters
             assert str(has.values()) == str(inspect.signature(verb).parameters.values()), name
+
+
+def test_what_a_job_knows_its_twin_knows(blocking_queue: Queue) -> None:
+    """Under the same names, as a plain `def` asks its job for its attempts."""
+    job = blocking_queue.sync.add("any", {"n": 1}, priority=3)
+    known = [
+        name
+        for name, _ in inspect.getmembers(Job, lambda member: isinstance(member, property))
+        if not name.startswith("_") and name not in {"start", "token"}  # what a worker has of it
+    ]
+
+    assert {"attempts_made", "timestamp", "options", "scheduler_id"} <= set(known)
+    assert [getattr(job, name) for name in known] == [getattr(job.job, name) for name in known]
+    assert (job.priority, job.attempts_made) == (3, 0)
+    blocking_queue.sync.close()
 
 
 def test_a_program_without_asyncio_steers_and_cleans(blocking_queue: Queue) -> None:

@@ -8,6 +8,7 @@ from ._portal import run
 from .backoff import Duration
 from .job import Job
 from .job_children import Dependencies, DependenciesPage, DependencyCounts, DependencyKind
+from .options import Parent, StoredOptions, Telemetry
 from .states import FinishedState, State
 
 __all__ = ["SyncJob"]
@@ -63,6 +64,101 @@ class SyncJob(Generic[R_co]):
     def failed_reason(self) -> str | None:
         """What its last failed attempt had raised when the job was read."""
         return self.job.failed_reason
+
+    @property
+    def data_json(self) -> str:
+        """The payload as the JSON text that is stored."""
+        return self.job.data_json
+
+    @property
+    def options(self) -> StoredOptions:
+        """The options as they are stored."""
+        return self.job.options
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The trace that it belongs to, whoever has added it."""
+        return self.job.telemetry
+
+    @property
+    def timestamp(self) -> int:
+        """When it was made, in epoch milliseconds."""
+        return self.job.timestamp
+
+    @property
+    def delay(self) -> int:
+        """How long it waits, or waited last, in milliseconds; 0 once it has been promoted."""
+        return self.job.delay
+
+    @property
+    def priority(self) -> int:
+        """0 for none; else 1 runs first."""
+        return self.job.priority
+
+    @property
+    def attempts_made(self) -> int:
+        """Attempts that have ended."""
+        return self.job.attempts_made
+
+    @property
+    def attempts_started(self) -> int:
+        """Attempts that have begun. It rises with each, so it can serve as a fencing number."""
+        return self.job.attempts_started
+
+    @property
+    def stalled_counter(self) -> int:
+        """How often its worker has fallen silent."""
+        return self.job.stalled_counter
+
+    @property
+    def processed_on(self) -> int | None:
+        """When its latest attempt began, in epoch milliseconds."""
+        return self.job.processed_on
+
+    @property
+    def finished_on(self) -> int | None:
+        """When it completed or failed for good, in epoch milliseconds."""
+        return self.job.finished_on
+
+    @property
+    def processed_by(self) -> str | None:
+        """The name of the worker that ran it last, if it has one."""
+        return self.job.processed_by
+
+    @property
+    def deferred_failure(self) -> str | None:
+        """Why the next worker fails it without running it."""
+        return self.job.deferred_failure
+
+    @property
+    def scheduler_id(self) -> str | None:
+        """The job scheduler that made it."""
+        return self.job.scheduler_id
+
+    @property
+    def parent_key(self) -> str | None:
+        """The key of the job that waits for this one."""
+        return self.job.parent_key
+
+    @property
+    def parent(self) -> Parent | None:
+        """The job that waits for this one, by its id and its queue."""
+        return self.job.parent
+
+    @property
+    def deduplication_id(self) -> str | None:
+        """What it has in common with the jobs that it stands for."""
+        return self.job.deduplication_id
+
+    @property
+    def return_value_json(self) -> str | None:
+        """What its processor returned, as the JSON text that is stored."""
+        return self.job.return_value_json
+
+    @property
+    def stacktrace(self) -> list[str]:
+        """One text per failed attempt, the oldest first."""
+        return self.job.stacktrace
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Wait until it has ended; see `Job.result`."""
