@@ -74,6 +74,7 @@ class _Tale:
     fails: int = 0
     starts: int = 0
     ends: int = 0
+    went_well: int = 0
     taken_back: int = 0
     completed: int = 0
     failed: int = 0
@@ -124,6 +125,7 @@ class Tales:
             tale.first = min(tale.first or line["t"], line["t"])
         elif event == "end":
             tale.ends += 1
+            tale.went_well += not line.get("failed")
         elif event == "taken back":
             tale.taken_back += 1
         elif event == "completed":
@@ -181,6 +183,7 @@ def judge(tales: Tales, samples: Sequence[Sample], states: dict[str, str], began
             lost.append(job_id)
         if ends > 1:
             ended_twice.append(job_id)
+        counts["unrun"] += bool(tale.completed and not tale.went_well)
         if tale.is_doomed:
             counts["doomed"] += tale.is_acked
             counts["spared"] += tale.is_acked and not tale.failed
@@ -206,6 +209,7 @@ def judge(tales: Tales, samples: Sequence[Sample], states: dict[str, str], began
         "executed": counts["executed"],
         "lost": len(lost),
         "ended_twice": len(ended_twice),
+        "completed_unrun": counts["unrun"],
         "duplicates": counts["duplicates"],
         "explained": counts["explained"],
         "taken_back": counts["taken_back"],
@@ -258,6 +262,7 @@ def within_bounds(figures: dict[str, Any]) -> list[str]:
     wanted: list[tuple[str, float | None, float]] = [
         ("lost", figures["lost"], 0),
         ("ended more than once", figures["ended_twice"], 0),
+        ("completed without a good run", figures["completed_unrun"], 0),
         ("left", figures["left"], 0),
         ("wrongly failed", figures["false_failed"], 0),
         ("should have failed", figures["spared"], 0),

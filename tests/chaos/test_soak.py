@@ -71,6 +71,15 @@ def test_a_job_that_ends_twice_is_seen(tmp_path: Path) -> None:
     assert figures(tmp_path, lines, {})["ended_twice"] == 1
 
 
+def test_a_job_that_completes_without_a_good_run_is_seen(tmp_path: Path) -> None:
+    """Its only run has failed, and yet it is said to have completed."""
+    failed = {"e": "end", "id": "a", "run": 1, "pid": 1, "failed": True}
+    lines = [*added("a"), ran("a")[0], failed, {"e": "completed", "id": "a"}]
+
+    assert figures(tmp_path, lines, {})["completed_unrun"] == 1
+    assert figures(tmp_path, [*lines, *ran("a", 2)], {})["completed_unrun"] == 0
+
+
 def test_each_sample_has_the_lag_since_the_last() -> None:
     """The worst but for one in a hundred; none where nothing was measured."""
     lags = [(1.0, 0.001), (2.0, 0.030), (3.0, 0.002), (9.0, 0.005)]
