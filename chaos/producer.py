@@ -51,7 +51,7 @@ def shape(
         settings["attempts"] = 3
         settings["backoff"] = 0.05
     elif number % 50 in (12, 14, 18) and options.get("is_varied", True):
-        settings["deduplication"] = Deduplication(f"shared-{number // 50}")
+        settings["deduplication"] = Deduplication(f"{options.get('tag', 'j')}-{number // 50}")
         if number % 50 == 12:
             settings["delay"] = 0.2
     if options.get("keep"):
@@ -124,7 +124,8 @@ async def main(options: dict[str, Any]) -> None:
 
         async def add_bulk(number: int) -> None:
             size = options["bulk"]
-            jobs = [shape((number - 1) * size + at, chance, options) for at in range(1, size + 1)]
+            plain = {**options, "is_varied": False}
+            jobs = [shape((number - 1) * size + at, chance, plain) for at in range(1, size + 1)]
             for job_id, data, settings in jobs:
                 book.write("sent", id=job_id, delay=settings.get("delay", 0), fails=data.get("fails", 0))
             await queue.add_bulk(

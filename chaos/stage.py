@@ -196,6 +196,8 @@ class Stage:
         self.faults: list[str] = []
         self.losses: list[tuple[float, float]] = []
         """From when to when the server may have forgotten what it did: that is reported, and not the client's fault."""
+        self.is_given_up = False
+        """The load has not drained in time, and nothing moves any more."""
         self.no_stalls = False
         """No job may have been taken back."""
         self.slack = 1.0
@@ -388,6 +390,8 @@ class Stage:
         frozen, so that nothing moves while it is judged.
         """
         began = time.monotonic()
+        if self.is_given_up:
+            return 0.0
         if self.producer is not None:
             self.producer.signal(signal.SIGTERM)
             if await self.producer.ended(2 * self.plan.settle) is None:
@@ -402,6 +406,7 @@ class Stage:
                 if left != before:
                     moved = now
                 await asyncio.sleep(0.05)
+        self.is_given_up = True
         for one in self.workers:
             one.signal(signal.SIGSTOP)
         self.faults.append(f"not drained within {time.monotonic() - began:.0f} s: {left} jobs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from chaos.ledger import read
@@ -15,6 +15,8 @@ from toril import Queue
 from ._registry import cell
 
 LOCK = 2.0
+CALL = 64
+"""Jobs that one call of a bulk of small ones adds."""
 
 
 # A lock and two looks for stalled jobs, and a second to start a process.
@@ -36,7 +38,7 @@ async def kill_and_trim(stage: Stage) -> None:
 
 @cell("2", "a producer killed in the middle of bulks of 1,000", Plan(workers=2, rate=20), clients=("toril",))
 async def kill_producers(stage: Stage) -> None:
-    """The first producer is the usual load; those that die add bulks beside it. A bulk is two calls of 500."""
+    """The first producer is the usual load; those that die add bulks beside it, in calls of 64 jobs."""
     usual = stage.producer
     for number in range(stage.times(10)):
         tag = f"bulk{number}"
@@ -51,15 +53,16 @@ async def kill_producers(stage: Stage) -> None:
     begun = {
         line["id"].split("-")[0] for line in read(stage.directory) if str(line.get("id")).startswith("bulk")
     }
-    torn = [bulk for bulk, count in bulks.items() if count != 1000]
+    torn = [bulk for bulk, numbers in bulks.items() if len(numbers) != 1000]
     stage.facts |= {"killed": len(begun), "bulks": len(bulks), "partial": len(torn)}
     if len(bulks) < len(begun):
         stage.faults.append(
             f"{len(begun)} producers were killed, {len(bulks)} bulks are there: nothing is proved"
         )
-    halves = [bulk for bulk in torn if bulks[bulk] != 500]
-    if halves:
-        stage.faults.append(f"I1 {len(halves)} bulks hold neither 500 nor 1,000 jobs, such as {halves[0]}")
+    # Each call is done or not, one after the other: what is there is the beginning of the bulk, and whole calls.
+    odd = [bulk for bulk in torn if len(bulks[bulk]) % CALL or bulks[bulk] != set(range(len(bulks[bulk])))]
+    if odd:
+        stage.faults.append(f"I1 {len(odd)} bulks are there in pieces, such as {odd[0]}")
 
 
 async def _has_begun_bulk(stage: Stage, producer: Running, seconds: float = 60) -> None:
@@ -73,15 +76,15 @@ async def _has_begun_bulk(stage: Stage, producer: Running, seconds: float = 60) 
     raise RuntimeError(f"a producer has begun no bulk within {seconds:g} s")
 
 
-async def bulks_of(client: Any) -> dict[str, int]:
-    """How many jobs of each bulk are there."""
-    found: dict[str, int] = {}
+async def bulks_of(client: Any) -> dict[str, set[int]]:
+    """Which jobs of each bulk are there, by their place in it."""
+    found: defaultdict[str, set[int]] = defaultdict(set)
     async for key in client.scan_iter(match=f"{PREFIX}bulk*", count=2000):
         name = key.removeprefix(PREFIX)
         if ":" not in name:
             tag, number = name.split("-")
-            bulk = f"{tag}/{(int(number) - 1) // 1000}"
-            found[bulk] = found.get(bulk, 0) + 1
+            bulk, place = divmod(int(number) - 1, 1000)
+            found[f"{tag}/{bulk}"].add(place)
     return found
 
 
