@@ -49,6 +49,12 @@ def tags() -> set[str]:
     return {"a", "b"}
 
 
+@declared.processor("where", sandboxed=True)
+async def where(job: Job) -> str:
+    """Return the queue that it takes its job for one of."""
+    return job.queue.qualified_name
+
+
 async def ask(job: Job, verbs: list[tuple[str, list[Any]]]) -> dict[str, Any]:
     """Use the job's verbs, one after another; return their answers, and what the job then knows of itself."""
     answers: list[Any] = []
@@ -119,6 +125,11 @@ async def lose_patience(job: Job) -> int:
     except TimeoutError:
         return await job.log("heard")
     raise AssertionError("the answer was there before it was asked for")
+
+
+async def add_another(job: Job) -> str | None:
+    """Add to the queue that the job is of, once."""
+    return None if job.name == "another" else (await job.queue.add("another")).id
 
 
 def leave_a_fork() -> None:

@@ -335,6 +335,24 @@ async def test_a_worker_runs_a_function_by_name(queue: Queue, server_url: str, p
     assert result[2] != os.getpid()
 
 
+async def test_the_queue_of_its_job_is_the_workers(
+    queue: Queue, server_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a processor adds there goes to the worker's server, wherever TORIL_URL leads."""
+    monkeypatch.setenv("TORIL_URL", "redis://127.0.0.1:1")
+    job = await queue.add("first")
+    async with Worker("tests", "tests.sandboxed:add_another", connection=server_url, prefix=prefix):
+        (added,) = await ended(job)
+        assert await ended(await queue.get_job_or_raise(added)) == [None]
+
+
+async def test_a_processor_of_two_queues_knows_whose_job_it_has(queue: Queue) -> None:
+    """It is declared for one, and runs for another."""
+    queue.processors["where"] = sandboxed.where
+    async with Worker(queue):
+        assert await ended(await queue.add("where")) == [queue.qualified_name]
+
+
 async def test_what_no_child_could_import_is_refused(queue: Queue) -> None:
     """When it is decorated where that can be seen, else when the worker starts; with what would mend it."""
 

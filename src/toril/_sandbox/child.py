@@ -221,8 +221,7 @@ def _dumped(order: Frame, value: Any) -> str:
 def _call_of(link: _Link, order: Frame) -> Callable[[], Any]:
     """Return the call that a job stands for."""
     found = resolved(order["run"])
-    queue = found.queue if isinstance(found, Processor) else _queue(order["queue"], order["prefix"])
-    job = _SandboxedJob(queue, order, link)
+    job = _SandboxedJob(_queue_of(found, order), order, link)
     if not order["is_typed"]:
         function = found.function if isinstance(found, Processor) else found
         return functools.partial(function, job if inspect.iscoroutinefunction(function) else SyncJob(job))
@@ -235,9 +234,20 @@ def _call_of(link: _Link, order: Frame) -> Callable[[], Any]:
         raise UnrecoverableError(str(error)) from error
 
 
+def _queue_of(found: Any, order: Frame) -> Queue:
+    """The job's queue: the program's own object where that is it, for its options."""
+    if isinstance(found, Processor) and (found.queue.name, found.queue.prefix) == (
+        order["queue"],
+        order["prefix"],
+    ):
+        return found.queue
+    # At the worker's server, whatever this process would take for its own.
+    return _queue(order["queue"], order["prefix"], order["url"])
+
+
 @functools.cache
-def _queue(name: str, prefix: str) -> Queue:
-    return Queue(name, prefix=prefix)
+def _queue(name: str, prefix: str, url: str) -> Queue:
+    return Queue(name, connection=url, prefix=prefix)
 
 
 async def _awaited(value: Any) -> Any:

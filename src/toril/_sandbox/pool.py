@@ -212,6 +212,7 @@ class Sandboxes:
             "record": _record(job),
             "queue": self._queue.name,
             "prefix": self._queue.prefix,
+            "url": self._queue.connection._url,  # pyright: ignore[reportPrivateUsage]
             "is_typed": is_typed,
         }
         while True:
