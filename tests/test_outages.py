@@ -175,6 +175,26 @@ async def stand_still(server: EmbeddedServer, seconds: float) -> None:
         os.kill(server.pid, signal.SIGCONT)
 
 
+async def test_a_worker_that_is_stopped_as_it_starts_does_not_ask_a_silent_server_again(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the connection that it was opening, and for no other."""
+    monkeypatch.setattr("toril.connection._CONNECT_TIMEOUT", 0.5)
+    with like(server) as own:
+        worker = Worker("tests", print, connection=own.url)
+        os.kill(own.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            run = asyncio.create_task(worker.run(handle_signals=False))
+            await asyncio.sleep(0)
+            worker.stop()
+            async with within("the end"):
+                await run
+            assert time.monotonic() - began < 1.4
+        finally:
+            os.kill(own.pid, signal.SIGCONT)
+
+
 async def all_are_locked(queue: Queue, jobs: list[Job]) -> bool:
     locks = [queue.keys.job(job.id) + ":lock" for job in jobs]
     return bool(await queue.connection.execute("EXISTS", *locks) == len(jobs))

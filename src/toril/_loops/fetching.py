@@ -451,6 +451,9 @@ class Fetching:
         self._marker_lane = lane
         patience = Patience(f"queue {queue.name!r}: waiting for jobs")
         try:
+            if self.is_stopping:
+                # Stopped before it began: it has taken no marker, and the server may be away.
+                return
             # Dashboards count workers by this connection's name, also one that is busy from its start.
             with suppress(TorilError):
                 await lane.execute("PING")
