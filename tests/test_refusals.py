@@ -83,6 +83,7 @@ DATA: list[tuple[Any, str]] = [
     ({f"{SECRET}\ud800": 1}, "half of a surrogate pair"),
     (SECRET * 200, "has 1,402 bytes, more than Limits.data=1,000; store it elsewhere and pass its key"),
 ]  # fmt: skip
+NO_FLAG: Any = "no"
 # What is wrong with the options of any job.
 OPTIONS: list[tuple[dict[Any, Any], str]] = [
     ({"atempts": 1}, "unknown job option 'atempts'; did you mean 'attempts'?"),
@@ -113,6 +114,10 @@ OF_ONE_JOB: list[tuple[dict[Any, Any], str]] = [
     ({"timestamp": 5}, "timestamp must be between 1000000000000 and"),
     ({"deduplication": SECRET}, "deduplication must be Deduplication(...), got str"),
     ({"deduplication": Deduplication("")}, "deduplication needs an id that is text and not empty, got ''"),
+    (
+        {"deduplication": Deduplication("x", extend=NO_FLAG)},
+        "deduplication.extend must be True or False, got str",
+    ),
     ({"parent": 5}, "parent must be a Job or Parent(...), got int"),
     (
         {"deduplication": Deduplication("x"), "parent": Parent("1", "bull:q")},
@@ -194,7 +199,7 @@ CASES: list[tuple[str, Call, str]] = [
     ("add_bulk", lambda queue, _: queue.add_bulk([("a", 1, {}, SECRET)]), "got an object of type tuple"),  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
     ("add_bulk", lambda queue, _: queue.add_bulk([NewJob("a", 1, NO_OPTIONS)]), "must be a mapping of names"),
     *(
-        ("add_bulk", lambda queue, _, jobs=jobs: queue.add_bulk(jobs), f"takes a list of jobs, got {jobs}")
+        ("add_bulk", lambda queue, _, jobs=jobs: queue.add_bulk(jobs), f"takes a list of jobs, got {jobs}")  # pyright: ignore[reportArgumentType]
         for jobs in (ANY, 5)
     ),
     ("add_bulk", lambda queue, _: queue.add_bulk("text"), "(name, data, options), got 't'"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

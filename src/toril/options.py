@@ -90,7 +90,7 @@ class Deduplication:
         """Return the form that stands in the job's options.
 
         Raises:
-            ConfigurationError: There is no id.
+            ConfigurationError: There is no id, or one of the others cannot be.
         """
         if not isinstance(self.id, str) or not self.id:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(
@@ -99,13 +99,14 @@ class Deduplication:
         stored: dict[str, Any] = {"id": self.id}
         if self.ttl is not None:
             stored["ttl"] = milliseconds(self.ttl, "deduplication ttl")
-        flags = {
-            "extend": self.extend,
-            "replace": self.replace,
-            "reschedule": self.reschedule,
-            "keepLastIfActive": self.keep_last_if_active,
-        }
-        stored.update({name: True for name, is_set in flags.items() if is_set})
+        for stored_name, name in (
+            ("extend", "extend"),
+            ("replace", "replace"),
+            ("reschedule", "reschedule"),
+            ("keepLastIfActive", "keep_last_if_active"),
+        ):
+            if _check_flag(f"deduplication.{name}", getattr(self, name))[1]:
+                stored[stored_name] = True
         return stored
 
 
