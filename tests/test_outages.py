@@ -195,6 +195,23 @@ async def test_a_worker_that_is_stopped_as_it_starts_does_not_ask_a_silent_serve
             os.kill(own.pid, signal.SIGCONT)
 
 
+async def test_a_first_add_that_did_not_get_to_adding_says_so(server: EmbeddedServer, prefix: str) -> None:
+    """The answer that was lost is the server's time, and nothing was added."""
+    proxy = Proxy("127.0.0.1", server.port)
+    url = f"redis://127.0.0.1:{await proxy.start()}"
+    try:
+        async with Queue("tests", connection=url, prefix=prefix) as queue:
+            await queue.connection.execute("PING")
+            proxy.loses = "answer"
+            with pytest.raises(ServerUnreachableError):
+                await queue.add("a")
+            assert await queue.get_job_counts("waiting") == {"waiting": 0}
+            await queue.add("a")
+    finally:
+        await proxy.stop()
+    assert proxy.losses == 1
+
+
 async def all_are_locked(queue: Queue, jobs: list[Job]) -> bool:
     locks = [queue.keys.job(job.id) + ":lock" for job in jobs]
     return bool(await queue.connection.execute("EXISTS", *locks) == len(jobs))

@@ -281,6 +281,11 @@ class Connection(Closing):
             # The quickest tells it best; the first may have opened a connection on its way.
             self.clock.learn(*min(answers)[1:])
             clients.knows_time = True
+        except ServerUnreachableError:
+            raise
+        except ConnectionLostError as error:
+            # What the time was wanted for has not been asked for yet, so there is no doubt that it has not happened.
+            raise ServerUnreachableError(str(error)) from error
         finally:
             clients.learning = None
 
