@@ -6,8 +6,10 @@ import asyncio
 import time
 from typing import Any
 
+from chaos.ledger import read
 from chaos.proxy import Rule
 from chaos.stage import PREFIX, QUEUE, WORKER, Plan, Stage
+from chaos.waits import waits
 from toril import Queue
 
 from ._registry import cell
@@ -98,6 +100,7 @@ async def late(stage: Stage) -> None:
     stage.no_stalls = True
     stage.proxy.delay = (0.05, 0.02)
     await stage.pause(8 * stage.scale)
+    stage.facts |= waits(read(stage.directory))
 
 
 @cell("13b", "each packet 500 ± 100 ms late", SLOW, alone=True)
@@ -105,6 +108,7 @@ async def very_late(stage: Stage) -> None:
     stage.no_stalls = True
     stage.proxy.delay = (0.5, 0.1)
     await stage.pause(10 * stage.scale)
+    stage.facts |= waits(read(stage.directory))
 
 
 @cell("13c", "1 Mbit/s for each connection", SLOW, alone=True)
@@ -112,6 +116,7 @@ async def thin(stage: Stage) -> None:
     stage.no_stalls = True
     stage.proxy.throttle = 125_000.0
     await stage.pause(8 * stage.scale)
+    stage.facts |= waits(read(stage.directory))
 
 
 # BullMQ's default, and toril's: what is taken back twice has failed. A lock that no busy machine lets run out.
@@ -129,11 +134,14 @@ async def strike(stage: Stage, rule: Rule, seconds: float) -> None:
 
 
 async def count_taken_back(stage: Stage) -> None:
-    """How many jobs were taken back, after a call whose answer would have brought them was lost."""
+    """How many jobs were taken back, beside how many calls lost their answer that may have brought some."""
     await stage.drain()
     async with stage.look() as client:
         events: Any = await client.xrange(PREFIX + "events")
     stage.facts["taken_back"] = sum(row.get("event") == "stalled" for _, row in events)
+    if stage.client == "toril":
+        hits: dict[str, int] = stage.facts["hits"]
+        stage.facts["fetches_hit"] = hits.get("move_to_active", 0) + hits.get("move_to_finished", 0)
 
 
 @cell("14", "the answers of 1 % of all calls of scripts are lost", ONCE)
@@ -141,6 +149,9 @@ async def lose_answers(stage: Stage) -> None:
     await strike(stage, Rule("drop", share=0.01), 15 * stage.scale)
     await stage.all_run()
     await count_taken_back(stage)
+    # A worker looks for what a lost answer has brought it; what it does not find is taken back, a lock later.
+    if stage.facts["taken_back"] > stage.facts.get("fetches_hit", 1e9) / 4:
+        stage.faults.append(f"{stage.facts['taken_back']} jobs were taken back, in place of being found")
 
 
 @cell("14b", "the answers of 20 % of all calls of scripts are lost", ONCE)

@@ -12,6 +12,7 @@ from typing import Final
 
 from chaos.ledger import read
 from chaos.stage import Plan, Stage, refusals
+from chaos.waits import waits
 
 from ._registry import cell
 
@@ -65,6 +66,7 @@ async def forget_scripts(stage: Stage) -> None:
             await client.script_flush()
             await asyncio.sleep(0.1)
         stage.facts["forgotten"] = await refusals(client, "NOSCRIPT")
+    stage.facts |= waits(read(stage.directory))
     if not stage.facts["forgotten"]:
         stage.faults.append("no call met a script that was forgotten: nothing is proved")
     told = Counter(line["e"] for line in read(stage.directory))

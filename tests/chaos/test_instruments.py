@@ -17,6 +17,7 @@ from chaos.endings import check_limits, check_order, check_pauses
 from chaos.proxy import Proxy, Rule, frame_end
 from chaos.report import PAGE, rewrite
 from chaos.stage import Plan
+from chaos.waits import waits
 from toril.embedded import EmbeddedServer
 
 ECHO = "redis.call('INCR', KEYS[1]) return 'done'"
@@ -122,6 +123,18 @@ def test_a_job_that_begins_in_a_pause_is_seen() -> None:
     assert check_pauses(rows, is_paused=False) == (False, 1)
     assert check_pauses(rows[1:2], is_paused=True) == (True, 1)
     assert check_pauses(rows[1:2], is_paused=False) == (False, 0)
+
+
+def test_waits_are_counted_from_when_a_job_was_due() -> None:
+    """A plain one is due at once, a delayed one later; of a job that runs twice the first start counts."""
+    sent = [
+        {"e": "sent", "id": "plain", "delay": 0, "is_plain": True, "t": 1.0},
+        {"e": "sent", "id": "late", "delay": 2, "is_plain": False, "t": 1.0},
+        {"e": "sent", "id": "parent", "delay": 0, "is_plain": False, "t": 1.0},
+    ]
+    starts = [_run("start", job_id, at) for job_id, at in (("plain", 1.25), ("late", 3.5), ("plain", 9.0))]
+    assert waits([*sent, *starts]) == {"wait_p99_ms": 250, "late_p99_ms": 500}
+    assert waits(sent) == {}
 
 
 def test_the_page_has_a_place_for_its_tables() -> None:
