@@ -8,6 +8,7 @@ waits for it the moment its last byte is here. That is worth half of the price o
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -16,6 +17,8 @@ import hiredis
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ._vigil import LONGEST, Vigil
 
 __all__ = ["Done", "Wire", "pack"]
 
@@ -43,7 +46,19 @@ class Wire(asyncio.Protocol):
         loop: Its event loop.
     """
 
-    __slots__ = ("_answers", "_calls", "_loop", "_reader", "_timer", "_transport", "is_open")
+    __slots__ = (
+        "_answers",
+        "_calls",
+        "_is_awake",
+        "_is_turning",
+        "_loop",
+        "_reader",
+        "_sent",
+        "_timer",
+        "_transport",
+        "_vigil",
+        "is_open",
+    )
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.is_open: bool = not transport.is_closing()
@@ -62,6 +77,11 @@ class Wire(asyncio.Protocol):
         # Those of the first call that are here.
         self._answers: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
+        # About a call that is alone: when it left, by the finest clock, and how its answer is waited for.
+        self._vigil = Vigil()
+        self._sent = 0.0
+        self._is_awake = False
+        self._is_turning = False
         transport.set_protocol(self)
 
     def send(self, data: bytes, wanted: int, timeout: float, done: Done) -> None:
@@ -78,6 +98,7 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(done, RedisConnectionError("the server has closed the connection"))
             return
         deadline = self._loop.time() + timeout
+        is_alone = not self._calls
         self._calls.append((wanted, done, deadline))
         timer = self._timer
         # The timer is kept from call to call, and moved on when it rings too early.
@@ -86,6 +107,12 @@ class Wire(asyncio.Protocol):
                 timer.cancel()
             self._timer = self._loop.call_at(deadline, self._ring)
         self._transport.write(data)
+        if is_alone:
+            self._sent = time.perf_counter()
+            self._is_awake = self._vigil.begin()
+            if self._is_awake and not self._is_turning:
+                self._is_turning = True
+                self._loop.call_soon(self._stay_awake)
 
     def abort(self, why: Exception | None = None) -> None:
         """Close at once. Calls that are in flight are answered with the reason."""
@@ -111,6 +138,9 @@ class Wire(asyncio.Protocol):
                 self._answers.append(answer)
                 if len(self._answers) == self._calls[0][0]:
                     _, done, _ = self._calls.popleft()
+                    if self._sent:
+                        self._vigil.end(time.perf_counter() - self._sent, self._is_awake)
+                        self._sent = 0.0
                     answers, self._answers = self._answers, []
                     done(answers)
         except Exception as error:
@@ -120,6 +150,13 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
         self.abort(RedisConnectionError(str(exc) if exc else "the server has closed the connection"))
+
+    def _stay_awake(self) -> None:
+        # As long as something is to be called, the event loop only looks whether there is news, and does not sleep.
+        if self._is_awake and self._sent and time.perf_counter() - self._sent < LONGEST:
+            self._loop.call_soon(self._stay_awake)
+        else:
+            self._is_turning = False
 
     def _ring(self) -> None:
         self._timer = None
