@@ -106,13 +106,14 @@ class Wire(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
             self._timer = self._loop.call_at(deadline, self._ring)
-        self._transport.write(data)
         if is_alone:
+            # Before the system call: on a busy machine the server may have answered by its end.
             self._sent = time.perf_counter()
             self._is_awake = self._vigil.begin()
-            if self._is_awake and not self._is_turning:
-                self._is_turning = True
-                self._loop.call_soon(self._stay_awake)
+        self._transport.write(data)
+        if is_alone and self._is_awake and not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self._stay_awake)
 
     def abort(self, why: Exception | None = None) -> None:
         """Close at once. Calls that are in flight are answered with the reason."""
