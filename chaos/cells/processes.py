@@ -155,7 +155,12 @@ async def keep_order(stage: Stage) -> None:
     stage.start_worker()
 
 
-@cell("7", "SIGTERM or SIGINT twice with a grace of a minute", LONG, clients=("toril",))
+@cell(
+    "7",
+    "SIGTERM, SIGINT or SIGHUP and another, or SIGQUIT, with a grace of a minute",
+    LONG,
+    clients=("toril",),
+)
 async def hurry_workers(stage: Stage) -> None:
     stage.no_stalls = True
     slowest = 0.0
@@ -163,19 +168,22 @@ async def hurry_workers(stage: Stage) -> None:
         (signal.SIGTERM, signal.SIGTERM),
         (signal.SIGINT, signal.SIGINT),
         (signal.SIGTERM, signal.SIGINT),
+        (signal.SIGHUP, signal.SIGTERM),
+        (None, signal.SIGQUIT),
     ):
         leaving = stage.start_worker(grace=60)
         await stage.has_run(leaving)
         await stage.pause(1.0)
         stage.workers.remove(leaving)
-        leaving.signal(first)
-        await asyncio.sleep(0.3)
+        if first is not None:
+            leaving.signal(first)
+            await asyncio.sleep(0.3)
         began = time.monotonic()
         leaving.signal(second)
         code = await leaving.ended(10)
         slowest = max(slowest, time.monotonic() - began)
         if code != 0:
-            stage.faults.append(f"{first.name}, {second.name}: exit code {code}")
+            stage.faults.append(f"{first and first.name}, {second.name}: exit code {code}")
             leaving.kill()
     stage.facts["exit_s"] = round(slowest, 2)
     if slowest > 2 * stage.slack:

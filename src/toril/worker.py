@@ -21,7 +21,7 @@ from ._loops.fetching import Fetching
 from ._loops.heartbeat import Beat, Heartbeat
 from ._loops.patience import Patience, supervise
 from ._loops.running import Process, Running
-from ._loops.signals import heard
+from ._loops.signals import heard, is_urgent
 from ._loops.stalled import look_for_stalled
 from ._repeating import RepeatStrategy
 from ._sandbox.pool import check_process, check_sandboxes
@@ -229,7 +229,7 @@ class Worker:
         return self._listeners.on(event) if listener is None else self._listeners.on(event, listener)
 
     async def run(self, *, handle_signals: bool = True) -> None:
-        """Work until `stop`, or SIGTERM or SIGINT; a second signal ends the grace.
+        """Work until `stop`, or SIGTERM, SIGINT or SIGHUP; a second signal ends the grace, and SIGQUIT leaves none.
 
         Args:
             handle_signals: Listen for the signals, where this is the main thread.
@@ -591,6 +591,7 @@ class Worker:
 
     def _received(self, number: signal.Signals) -> None:
         is_first = self._stop is not None and not self._stop.is_set()
-        how = "stopping" if is_first else "stopping at once"
+        is_hurried = not is_first or is_urgent(number)
+        how = "stopping at once" if is_hurried else "stopping"
         logger.info("worker of queue %r: %s, %s", self.queue.name, number.name, how)
-        self.stop(now=not is_first)
+        self.stop(now=is_hurried)

@@ -189,6 +189,49 @@ async def test_a_second_signal_stops_at_once(run: Run, server_url: str, prefix: 
         assert await job.get_state() == "waiting"
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+async def test_other_signals_end_it_in_good_order_too(
+    run: Run, server_url: str, prefix: str, name: str
+) -> None:
+    """SIGHUP comes when the terminal has gone; without care for it, jobs would wait for the stalled check."""
+    log = run("app:emails", "--grace", "0.2")
+    async with Queue("emails", connection=server_url, prefix=prefix) as emails:
+        job = await emails.add("slow")
+        log.wait_for(f"job {job.id} ", "active")
+        log.process.send_signal(signal.Signals[name])
+        assert log.end() == 0
+        assert await job.get_state() == "waiting"
+    assert any(f"{name}: stopping" in line for line in log.lines)
+    assert not any("Traceback" in line for line in log.lines)
+
+
+async def test_sigquit_leaves_no_grace(run: Run, server_url: str, prefix: str) -> None:
+    """With a grace of 30 seconds, running jobs are handed back at once."""
+    log = run("app:emails")
+    async with Queue("emails", connection=server_url, prefix=prefix) as emails:
+        job = await emails.add("slow")
+        log.wait_for(f"job {job.id} ", "active")
+        log.process.send_signal(signal.SIGQUIT)
+        log.wait_for("SIGQUIT: stopping, handing back")
+        assert log.end() == 0
+        assert await job.get_state() == "waiting"
+
+
+async def test_nohup_outlives_its_terminal(run: Run, server_url: str, prefix: str) -> None:
+    """A program that is told to ignore SIGHUP goes on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        log = run("app:emails")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    log.wait_for("ready")
+    log.process.send_signal(signal.SIGHUP)
+    async with Queue("emails", connection=server_url, prefix=prefix) as emails:
+        assert await (await emails.add("welcome", {"to": "ann"})).result(20) == "sent to ann"
+    log.process.send_signal(signal.SIGTERM)
+    assert log.end() == 0
+
+
 async def test_the_url_flag_wins_over_the_environment(run: Run, server_url: str, prefix: str) -> None:
     """--url reaches the queues of the program that is imported."""
     log = run("app:emails", "--url", server_url, TORIL_URL="redis://127.0.0.1:1")

@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT, for all workers of a process.
+"""The signals that end a program, for all workers of a process.
+
+SIGTERM and SIGINT, and SIGHUP, which comes when the terminal has gone, let running jobs end; SIGQUIT lets none.
 
 An event loop has one handler per signal, so the workers that run on it share one: a signal that only
 the last of them heard would leave the others running for ever.
@@ -13,9 +15,11 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-__all__ = ["heard"]
+__all__ = ["heard", "is_urgent"]
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# Windows has the first two.
+_NAMES: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+_SIGNALS: Final = [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
 
 Hearer = Callable[[signal.Signals], None]
 
@@ -26,7 +30,7 @@ _undo = ExitStack()
 
 @contextmanager
 def heard(hearer: Hearer) -> Generator[None]:
-    """Call a function at each SIGTERM and SIGINT, on the running event loop, for the time of a block.
+    """Call a function at each of these signals, on the running event loop, for the time of a block.
 
     In another thread than the main one it is never called.
     """
@@ -44,8 +48,16 @@ def heard(hearer: Hearer) -> Generator[None]:
             _undo.close()
 
 
+def is_urgent(number: signal.Signals) -> bool:
+    """Whether this signal asks for an end at once."""
+    return number.name == "SIGQUIT"
+
+
 def _install(loop: asyncio.AbstractEventLoop) -> None:
     for number in _SIGNALS:
+        if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+            # `nohup`: it is to outlive its terminal.
+            continue
         try:
             loop.add_signal_handler(number, _received, number)
             _undo.callback(loop.remove_signal_handler, number)

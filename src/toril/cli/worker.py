@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, NoReturn, cast
 import typer
 
 from toril import ConfigurationError, Queue, TorilError, Worker
+from toril._loops.signals import heard, is_urgent
 from toril.cli.common import PROBLEM, USAGE, Json, Url, complain, errors_explained
 
 __all__ = ["worker"]
@@ -70,7 +71,8 @@ def worker(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Run workers until SIGTERM or Ctrl-C. Running jobs may end within the grace; a second signal ends it at once.
+    """Run workers until SIGTERM, SIGHUP or Ctrl-C. Running jobs may end within the grace; a second signal, or SIGQUIT,
+    ends it at once.
 
     Each job is logged to stderr as it becomes active, completed or failed; with --json a line is an object.
     The event loop is uvloop's where uvloop is installed.
@@ -182,30 +184,28 @@ async def work(workers: list[Worker]) -> None:
     await asyncio.sleep(0)  # a worker can be stopped once it has begun
     received: list[int] = []
 
-    def stop(number: int) -> None:
+    def stop(number: signal.Signals) -> None:
         received.append(number)
         if len(received) > 2:
             # Not even handing back works: the server is gone. Its jobs are taken back when their locks run out.
             os._exit(128 + number)
+        is_hurried = len(received) > 1 or is_urgent(number)
         how = (
-            "waiting for running jobs; again to hand them back"
-            if len(received) == 1
-            else "handing back running jobs"
+            "handing back running jobs" if is_hurried else "waiting for running jobs; again to hand them back"
         )
-        logger.info("%s: stopping, %s", signal.Signals(number).name, how)
+        logger.info("%s: stopping, %s", number.name, how)
         for worker in workers:
-            worker.stop(now=len(received) > 1)
+            worker.stop(now=is_hurried)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        _handle(loop, number, stop)
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for worker in workers:
-            worker.stop()
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        for worker in workers:
-            await worker.queue.close()
+    with heard(stop):
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for worker in workers:
+                worker.stop()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for worker in workers:
+                await worker.queue.close()
     for answer in answers:
         if isinstance(answer, TorilError):
             raise answer
@@ -229,13 +229,6 @@ def _freeze_when_ready(workers: list[Worker]) -> None:
 
     for worker in workers:
         worker.on("ready", functools.partial(ready, worker))
-
-
-def _handle(loop: asyncio.AbstractEventLoop, number: int, handler: Callable[[int], None]) -> None:
-    try:
-        loop.add_signal_handler(number, handler, number)
-    except NotImplementedError:  # Windows
-        signal.signal(number, lambda got, _frame: loop.call_soon_threadsafe(handler, got))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
