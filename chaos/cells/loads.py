@@ -101,6 +101,7 @@ async def large_flows(stage: Stage) -> None:
             stage.faults.append(f"I11 the parent has {len(values)} results of {count}")
         began = time.monotonic()
         parents = stage.times(1000)
+        added: list[Any] = []
         for start in range(0, parents, 50):
             added = await asyncio.gather(*(flows.add(family(number)) for number in range(start, start + 50)))
         await asyncio.gather(*(one.job.result(timeout=100) for one in added))

@@ -80,7 +80,8 @@ class Scene:
         """Write the events anew: some in front, and of the others those that are to be kept."""
         told: Any = self.redis.xrange(PREFIX + "events")
         self.redis.delete(PREFIX + "events")
-        for row in (*more, *(row for _, row in told if keep(row))):
+        rows: list[Any] = [*more, *(row for _, row in told if keep(row))]
+        for row in rows:
             self.redis.xadd(PREFIX + "events", row)
 
     async def verdict(self) -> Verdict:
@@ -146,7 +147,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     try:
         asyncio.run(_calm(server.url, ledger))
         with redis.Redis.from_url(server.url) as client:
-            keys = {key: client.dump(key) for key in client.scan_iter() if b"toril:add:" not in key}
+            keys = {key: client.dump(key) or b"" for key in client.scan_iter() if b"toril:add:" not in key}
         yield Run(server, ledger, keys)
     finally:
         server.stop()
