@@ -11,14 +11,20 @@ from toril import Connection
 from toril._vigil import LONGEST, Vigil
 
 
+def _vigil() -> Vigil:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return Vigil(loop)
+
+
 def shares(awake: float, asleep: float, calls: int = 2000) -> float:
     """Return the share of calls that are waited for awake, where either way takes so many seconds."""
-    vigil = Vigil()
-    chosen = [vigil.begin() for _ in range(3)]
+    vigil = _vigil()
+    chosen: list[bool] = []
     for _ in range(calls):
-        is_awake = vigil.begin()
+        is_awake = vigil.is_worth_it()
         chosen.append(is_awake)
-        vigil.end(awake if is_awake else asleep, is_awake)
+        vigil.note(awake if is_awake else asleep, is_awake)
     return sum(chosen) / len(chosen)
 
 
@@ -42,19 +48,19 @@ def test_the_quicker_way_is_taken_and_the_other_is_tried_now_and_then(
 
 def test_it_notices_that_things_have_changed() -> None:
     """Somebody else has taken the other processor, and is gone again."""
-    vigil = Vigil()
+    vigil = _vigil()
     for awake, expected in ((30e-6, True), (90e-6, False), (30e-6, True)):
         for _ in range(1500):
-            is_awake = vigil.begin()
-            vigil.end(awake if is_awake else 60e-6, is_awake)
-        assert sum(vigil.begin() for _ in range(32)) == (31 if expected else 1)
+            is_awake = vigil.is_worth_it()
+            vigil.note(awake if is_awake else 60e-6, is_awake)
+        assert sum(vigil.is_worth_it() for _ in range(32)) == (31 if expected else 1)
 
 
 async def test_a_server_that_is_silent_is_waited_for_asleep(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a fraction of a millisecond, whatever has been learnt before."""
-    monkeypatch.setattr(Vigil, "begin", lambda self: True)
+    monkeypatch.setattr(Vigil, "is_worth_it", lambda self: True)
     async with Connection(server_url) as connection:
         await connection.execute("PING")
         used, began = time.process_time(), time.monotonic()

@@ -18,7 +18,7 @@ from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ._vigil import LONGEST, Vigil
+from ._vigil import Vigil
 
 __all__ = ["Done", "Wire", "pack"]
 
@@ -50,7 +50,6 @@ class Wire(asyncio.Protocol):
         "_answers",
         "_calls",
         "_is_awake",
-        "_is_turning",
         "_loop",
         "_reader",
         "_sent",
@@ -78,10 +77,9 @@ class Wire(asyncio.Protocol):
         self._answers: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
         # About a call that is alone: when it left, by the finest clock, and how its answer is waited for.
-        self._vigil = Vigil()
+        self._vigil = Vigil.of(loop)
         self._sent = 0.0
         self._is_awake = False
-        self._is_turning = False
         transport.set_protocol(self)
 
     def send(self, data: bytes, wanted: int, timeout: float, done: Done) -> None:
@@ -109,11 +107,10 @@ class Wire(asyncio.Protocol):
         if is_alone:
             # Before the system call: on a busy machine the server may have answered by its end.
             self._sent = time.perf_counter()
-            self._is_awake = self._vigil.begin()
+            self._is_awake = self._vigil.is_worth_it()
         self._transport.write(data)
-        if is_alone and self._is_awake and not self._is_turning:
-            self._is_turning = True
-            self._loop.call_soon(self._stay_awake)
+        if is_alone and self._is_awake:
+            self._vigil.begin()
 
     def abort(self, why: Exception | None = None) -> None:
         """Close at once. Calls that are in flight are answered with the reason."""
@@ -140,8 +137,7 @@ class Wire(asyncio.Protocol):
                 if len(self._answers) == self._calls[0][0]:
                     _, done, _ = self._calls.popleft()
                     if self._sent:
-                        self._vigil.end(time.perf_counter() - self._sent, self._is_awake)
-                        self._sent = 0.0
+                        self._note_answer()
                     answers, self._answers = self._answers, []
                     done(answers)
         except Exception as error:
@@ -152,12 +148,11 @@ class Wire(asyncio.Protocol):
         """Tell whoever waits."""
         self.abort(RedisConnectionError(str(exc) if exc else "the server has closed the connection"))
 
-    def _stay_awake(self) -> None:
-        # As long as something is to be called, the event loop only looks whether there is news, and does not sleep.
-        if self._is_awake and self._sent and time.perf_counter() - self._sent < LONGEST:
-            self._loop.call_soon(self._stay_awake)
-        else:
-            self._is_turning = False
+    def _note_answer(self) -> None:
+        self._vigil.note(time.perf_counter() - self._sent, self._is_awake)
+        self._sent = 0.0
+        if self._is_awake:
+            self._vigil.end()
 
     def _ring(self) -> None:
         self._timer = None
