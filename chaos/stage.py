@@ -108,6 +108,7 @@ class Running:
 
     def __init__(self, command: Sequence[str], output: Path, more: Mapping[str, str] | None = None) -> None:
         self.output = output
+        self.ended_at = 0.0
         with output.open("ab") as file:
             self.process = subprocess.Popen(
                 command,
@@ -141,10 +142,17 @@ class Running:
 
     async def ended(self, seconds: float) -> int | None:
         """Wait for the end; its exit code, or None where it did not end in time."""
-        try:
-            return await asyncio.to_thread(self.process.wait, seconds)
-        except subprocess.TimeoutExpired:
-            return None
+
+        def wait() -> int | None:
+            try:
+                return self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                # Here, since the event loop may be busy with the verdict on another row.
+                self.ended_at = time.monotonic()
+
+        return await asyncio.to_thread(wait)
 
     def held(self) -> tuple[int, int]:
         """How many files it has open, and how many threads it has; zeros where the system does not say."""

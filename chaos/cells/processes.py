@@ -102,7 +102,7 @@ async def stop_workers(stage: Stage) -> None:
         began = time.monotonic()
         leaving.signal(signal.SIGTERM)
         code = await leaving.ended(10)
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, leaving.ended_at - began)
         if code != 0:
             stage.faults.append(f"SIGTERM: exit code {code}")
             leaving.kill()
@@ -181,7 +181,7 @@ async def hurry_workers(stage: Stage) -> None:
         began = time.monotonic()
         leaving.signal(second)
         code = await leaving.ended(10)
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, leaving.ended_at - began)
         if code != 0:
             stage.faults.append(f"{first and first.name}, {second.name}: exit code {code}")
             leaving.kill()
