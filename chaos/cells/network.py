@@ -49,6 +49,9 @@ LIMITED = Plan(rate=40, worker={"limiter": (30, 1)}, settle=60)
 @cell("11b", "RST while the queue is paused and resumed, 5 jobs at a time in all, 30 a second", LIMITED)
 async def reset_within_limits(stage: Stage) -> None:
     """The driver sets the limits, past the proxy."""
+    # Who has the five places gives them to jobs of its own as they end; of three workers one is without for up to 6 s,
+    # also where nothing is broken.
+    stage.within = 20
     async with Queue(QUEUE, connection=f"redis://127.0.0.1:{stage.port}") as queue:
         await queue.set_global_concurrency(5)
         # Those that had begun before the limit are no fault of it.
