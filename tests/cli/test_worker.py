@@ -163,17 +163,22 @@ async def test_the_garbage_collector_leaves_alone_what_stays(run: Run, server_ur
         assert int(await (await reports.add("frozen")).result(20)) > 10_000
 
 
-async def test_running_jobs_are_handed_back_after_the_grace(run: Run, server_url: str, prefix: str) -> None:
-    """SIGTERM waits for the grace; what runs then waits again, uncounted."""
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+async def test_running_jobs_are_handed_back_after_the_grace(
+    run: Run, server_url: str, prefix: str, name: str
+) -> None:
+    """A signal waits for the grace; what runs then waits again, uncounted. SIGHUP comes when the terminal has gone."""
     log = run("app:emails", "--grace", "0.2")
     async with Queue("emails", connection=server_url, prefix=prefix) as emails:
         job = await emails.add("slow")
         log.wait_for(f"job {job.id} ", "active")
-        log.process.send_signal(signal.SIGTERM)
+        log.process.send_signal(signal.Signals[name])
         assert log.end() == 0
         assert await job.get_state() == "waiting"
         await job.refresh()
         assert job.attempts_made == 0
+    assert any(f"{name}: stopping" in line for line in log.lines)
+    assert not any("Traceback" in line for line in log.lines)
 
 
 async def test_a_second_signal_stops_at_once(run: Run, server_url: str, prefix: str) -> None:
@@ -187,22 +192,6 @@ async def test_a_second_signal_stops_at_once(run: Run, server_url: str, prefix: 
         log.process.send_signal(signal.SIGTERM)
         assert log.end() == 0
         assert await job.get_state() == "waiting"
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-async def test_other_signals_end_it_in_good_order_too(
-    run: Run, server_url: str, prefix: str, name: str
-) -> None:
-    """SIGHUP comes when the terminal has gone; without care for it, jobs would wait for the stalled check."""
-    log = run("app:emails", "--grace", "0.2")
-    async with Queue("emails", connection=server_url, prefix=prefix) as emails:
-        job = await emails.add("slow")
-        log.wait_for(f"job {job.id} ", "active")
-        log.process.send_signal(signal.Signals[name])
-        assert log.end() == 0
-        assert await job.get_state() == "waiting"
-    assert any(f"{name}: stopping" in line for line in log.lines)
-    assert not any("Traceback" in line for line in log.lines)
 
 
 async def test_sigquit_leaves_no_grace(run: Run, server_url: str, prefix: str) -> None:

@@ -243,13 +243,8 @@ class Running:
         if value is None:
             return "null"
         what = f"job {job.id!r}: return value"
-        try:
-            result = dumps(value, what)
-        except SerializationError:
-            processor = self._queue.processors.get(job.name)
-            if self._process is not None or processor is None:
-                raise
-            result = dump_result(value, what, processor.function)
+        processor = None if self._process is not None else self._queue.processors.get(job.name)
+        result = dumps(value, what) if processor is None else dump_result(value, what, processor.function)
         check_size(result, self._queue.limits.return_value, what, "Limits.return_value")
         return result
 

@@ -182,7 +182,7 @@ async def work(workers: list[Worker]) -> None:
     _freeze_when_ready(workers)
     tasks = [loop.create_task(worker.run(handle_signals=False)) for worker in workers]
     await asyncio.sleep(0)  # a worker can be stopped once it has begun
-    received: list[int] = []
+    received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
         received.append(number)
