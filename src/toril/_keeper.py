@@ -72,20 +72,17 @@ class Keeper:
     def __init__(self, directory: Path, spec: dict[str, Any]) -> None:
         self._directory = directory
         self._spec = spec
-        self._stopping = threading.Event()
+        # No `Event`: a second signal may come while the handler of the first one holds its lock.
+        self.is_stopping: bool = False
         self._server: subprocess.Popen[bytes] | None = None
         # Loaded here, since the child may do next to nothing between fork and exec.
         self._libc = ctypes.CDLL(None)
-
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping.is_set()
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         code = self._serve_once(first=True)
-        while self._spec["restart"] and not self._stopping.is_set() and code != 1:
+        while self._spec["restart"] and not self.is_stopping and code != 1:
             # Exit code 1 is the server's own word that it cannot run; anything else was a crash or a kill.
             code = self._serve_once(first=False)
         return code
@@ -112,10 +109,10 @@ class Keeper:
         self._publish(self._server.pid)
         if first:
             threading.Thread(target=self._await_last_user, daemon=True).start()
-        if self._stopping.is_set():  # the signal came before there was a process to stop
+        if self.is_stopping:  # the signal came before there was a process to stop
             self._stop()
         code = self._server.wait()
-        if not self._stopping.is_set() and time.monotonic() - started < 1:
+        if not self.is_stopping and time.monotonic() - started < 1:
             time.sleep(0.2)  # a server that dies at once is not revived in a tight loop
         return code
 
@@ -138,7 +135,7 @@ class Keeper:
         self._stop()
 
     def _stop(self) -> None:
-        self._stopping.set()
+        self.is_stopping = True
         server = self._server
         if server is None:
             return

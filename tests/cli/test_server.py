@@ -118,6 +118,15 @@ def test_the_usual_port_is_not_insisted_on(start: Start) -> None:
     assert stop(process) == 0
 
 
+def test_signals_may_come_at_any_moment(start: Start) -> None:
+    """Also in the middle of the handler of the one before, and of the waiting for them."""
+    process = start("server", "--json")
+    started(process)
+    for _ in range(300):
+        process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+
+
 def test_a_server_that_is_killed_ends_the_command(start: Start) -> None:
     """If the server goes, the command does not pretend: exit code 1, and what the server has said last."""
     process = start("server", "--json")

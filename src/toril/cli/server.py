@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import threading
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Annotated
 
 import typer
@@ -59,31 +60,33 @@ def server(
     kept: Persistence = persistence or ("aof" if directory else "none")
     if directory is None and kept != "none":
         directory = _data_home() / "toril" / kept
-    stopped = threading.Event()
-    signalled: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        signalled.append(number)
-        stopped.set()
-
+    # A handler runs in the middle of whatever the main thread does, its waiting too: an `Event` would wait there for its
+    # own lock, for ever.
+    signals: SimpleQueue[int] = SimpleQueue()
     # Before the start, so that a signal during it is not lost.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, lambda got, _: signals.put(got))
     try:
         running = EmbeddedServer(directory, kept, port, preferred_port=USUAL_PORT).start()
     except ConfigurationError as error:
         complain(str(error), PROBLEM, as_json=as_json)
     try:
         _tell(running, kept, has_port=port is not None, as_json=as_json)
-        # A server that somebody else kills is noticed within the second.
-        while not stopped.wait(1) and running.is_running:
-            pass
-        if not signalled:
+        if not _is_stopped(signals, running):
             complain(f"the server has ended{_last_words(running.dir)}", PROBLEM, as_json=as_json)
     finally:
         running.stop()
     if not as_json:
         console().print("Stopped.")
+
+
+def _is_stopped(signals: SimpleQueue[int], running: EmbeddedServer) -> bool:
+    """Wait for a signal; False where the server has ended by itself, which is noticed within the second."""
+    while running.is_running:
+        with contextlib.suppress(Empty):
+            signals.get(timeout=1)
+            return True
+    return not signals.empty()
 
 
 def _tell(running: EmbeddedServer, kept: Persistence, *, has_port: bool, as_json: bool) -> None:
