@@ -60,8 +60,8 @@ def server(
     kept: Persistence = persistence or ("aof" if directory else "none")
     if directory is None and kept != "none":
         directory = _data_home() / "toril" / kept
-    # A handler runs in the middle of whatever the main thread does, its waiting too: an `Event` would wait there for its
-    # own lock, for ever.
+    # A handler runs in the middle of whatever the main thread does, its waiting too: an `Event` would wait there
+    # for its own lock, for ever.
     signals: SimpleQueue[int] = SimpleQueue()
     # Before the start, so that a signal during it is not lost.
     for number in (signal.SIGINT, signal.SIGTERM):
