@@ -41,6 +41,7 @@ from .errors import (
     WaitingError,
 )
 from .flow_producer import Flow, FlowJob, FlowProducer
+from .health import WorkerHealth
 from .job import Job
 from .job_children import Dependencies, DependenciesPage, DependencyCounts
 from .job_scheduler import JobScheduler
@@ -117,5 +118,6 @@ __all__ = [
     "WaitingChildrenError",
     "WaitingError",
     "Worker",
+    "WorkerHealth",
     "find_queues",
 ]

@@ -136,6 +136,20 @@ class Tracing:
         self._counters[state].add(1, attributes)
         self._durations.record(duration_ms, attributes)
 
+    def record_clock_offset(self, offset_ms: float) -> None:
+        """Tell how far the server's clock is ahead of this host's."""
+        try:
+            if (meter := self.instrumentation.meter) is None:
+                return
+            gauge = meter.create_gauge(
+                MetricName.CLOCK_OFFSET.value,
+                description="How far the server's clock is ahead of this host's",
+                unit="ms",
+            )
+            gauge.record(offset_ms, {})
+        except Exception:
+            _log()
+
     def record_counts(self, counts: Mapping[State, int]) -> None:
         """Tell how many jobs there are per state."""
         try:

@@ -81,7 +81,10 @@ class Attribute(StrEnum):
 
 
 class MetricName(StrEnum):
-    """The names of what is measured. The counters count what workers make of jobs; durations are in milliseconds."""
+    """The names of what is measured. The counters count what workers make of jobs; times are in milliseconds.
+
+    `CLOCK_OFFSET` is toril's own: how far the server's clock is ahead of a worker's host.
+    """
 
     QUEUE_JOBS_COUNT = "bullmq.queue.jobs"
     JOBS_COMPLETED = "bullmq.jobs.completed"
@@ -91,6 +94,7 @@ class MetricName(StrEnum):
     JOBS_WAITING = "bullmq.jobs.waiting"
     JOBS_WAITING_CHILDREN = "bullmq.jobs.waiting_children"
     JOB_DURATION = "bullmq.job.duration"
+    CLOCK_OFFSET = "toril.clock.offset"
 
 
 class Span(Protocol):

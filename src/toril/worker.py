@@ -19,13 +19,14 @@ from ._loops.by_hand import fetch_by_hand
 from ._loops.claims import Claim, Settings
 from ._loops.fetching import Fetching
 from ._loops.heartbeat import Beat, Heartbeat
-from ._loops.patience import Patience, supervise
+from ._loops.patience import supervise
+from ._loops.progress import Progress
+from ._loops.ready import get_ready
 from ._loops.running import Process, Running
 from ._loops.signals import heard, is_urgent
 from ._loops.stalled import look_for_stalled
 from ._repeating import RepeatStrategy
 from ._sandbox.pool import check_process, check_sandboxes
-from ._server import look_at_server
 from ._tracing import Tracing, traced
 from ._worker_options import count_of, keep_of, limiter_of, lock_times, positive, whole, worker_name
 from .backoff import BackoffStrategy, Duration, milliseconds
@@ -37,6 +38,7 @@ from .errors import (
     TorilError,
     UnrecoverableError,
 )
+from .health import WorkerHealth
 from .job import Job
 from .job_scheduler import mend_job_schedulers
 from .options import KeepJobs
@@ -171,6 +173,7 @@ class Worker:
         self._skips_version_check = skip_version_check
         self._process = process
         self._listeners = Listeners(self.queue.name)
+        self._progress = Progress(self.queue, self._settings)
         self._stop: asyncio.Event | None = None
         self._is_hurried = False
         self._is_handing_back = False
@@ -210,6 +213,13 @@ class Worker:
     def is_paused(self) -> bool:
         """Whether this worker fetches nothing, by `pause`; the queue may be paused too, see `Queue.is_paused`."""
         return self._is_paused
+
+    def health(self) -> WorkerHealth:
+        """Say how it is getting on: not whether its process is there, but whether what it has to do gets done.
+
+        It may be asked from any thread, also while the event loop is blocked; it asks nobody itself.
+        """
+        return self._progress.health(is_running=self.is_running)
 
     @overload
     def on(self, event: WorkerEvent, listener: F) -> F: ...
@@ -423,7 +433,18 @@ class Worker:
         self._fetching, self._running = fetching, running
         if self._is_paused:
             fetching.pause()
-        await self._get_ready(stop)
+        tell = self._listeners.tell
+        await get_ready(
+            queue.connection,
+            queue.name,
+            stop,
+            self._has_tried,
+            tell,
+            skip_version_check=self._skips_version_check,
+        )
+        if self._tracing is not None:
+            self._tracing.record_clock_offset(queue.connection.clock.offset_ms)
+        self._progress.begin(fetching)
         stop_renewing = Heartbeat.enrol(
             queue.connection,
             Beat(
@@ -431,7 +452,8 @@ class Worker:
                 settings,
                 fetching.claims,
                 self._renewal_failed,
-                lambda ids: self._listeners.tell("locks_renewed", ids),
+                lambda ids: tell("locks_renewed", ids),
+                self._progress.watch,
                 self._tracing,
             ),
         )
@@ -472,34 +494,13 @@ class Worker:
                 if claim.trace is not None:
                     claim.trace.end()
             stop_renewing()
+            self._progress.end()
             running.close()
             await running.sandboxes.close()
             self._fetching = self._running = None
             logger.info("worker of queue %r: stopped", queue.name)
             self._listeners.tell("closed")
             await self._listeners.heard_out(_LAST_WORDS)
-
-    async def _get_ready(self, stop: asyncio.Event) -> None:
-        """Reach the server for the first time, however long it takes to come up."""
-        patience = Patience(f"worker of queue {self.queue.name!r}: connecting")
-        while not stop.is_set():
-            try:
-                await self.queue.connection.learn_time()
-                await look_at_server(self.queue.connection, skip_version_check=self._skips_version_check)
-            except ConfigurationError:
-                # At the start this is a mistake in the settings, a wrong password among them; later that may be a
-                # password that is being changed.
-                raise
-            except TorilError as error:
-                self._has_tried.set()
-                self._listeners.tell("error", error)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(patience.failed(error)):
-                        await stop.wait()
-            else:
-                patience.worked()
-                self._has_tried.set()
-                return
 
     async def _wind_down(self, fetching: Fetching, is_over: Callable[[], bool] = lambda: False) -> None:
         await fetching.stop()

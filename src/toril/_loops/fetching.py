@@ -29,7 +29,7 @@ from .claims import Claim, Settings
 from .last_chances import LastChances
 from .patience import Patience
 
-__all__ = ["Fetching", "started"]
+__all__ = ["LONGEST_BLOCK", "Fetching", "started"]
 
 # More calls in flight would only make each of them smaller.
 _LANES: Final = 2
@@ -39,7 +39,7 @@ _OFTEN: Final = 10
 # So that a call of a worker with a huge concurrency does not hold up the server.
 _MOST_PER_CALL: Final = 250
 # With a known due time the block is short, so that a lost marker costs little.
-_LONGEST_BLOCK: Final = 10.0
+LONGEST_BLOCK: Final = 10.0
 _SHORTEST_BLOCK: Final = 0.002
 # The answer about an end; see `scripts/includes/error_codes.lua`.
 _LOCK_RAN_OUT: Final = -2
@@ -123,6 +123,18 @@ class Fetching:
             queue, settings, self.claims, start, lambda: self._fetches > 0, self._look_again
         )
         self._patience = Patience(f"queue {queue.name!r}: fetching and finishing")
+        self._waiting = Patience(f"queue {queue.name!r}: waiting for jobs")
+        self.patiences: tuple[Patience, ...] = (self._patience, self._waiting)
+        """What becomes of its calls."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the server is to be heard of: there is an end to write, or room for a job."""
+        if self._ends or self._fetches:
+            return True
+        if self.is_stopping or self.is_paused or time.monotonic() < self._limited_until:
+            return False
+        return not self.claims if self._chances.is_careful else self._running < self._settings.concurrency
 
     # What the worker tells
 
@@ -449,7 +461,6 @@ class Fetching:
         queue = self._queue
         lane = queue.connection.lane(name=client_name(queue.keys, self._settings.name or None))
         self._marker_lane = lane
-        patience = Patience(f"queue {queue.name!r}: waiting for jobs")
         try:
             if self.is_stopping:
                 # Stopped before it began: it has taken no marker, and the server may be away.
@@ -466,9 +477,9 @@ class Fetching:
                 except TorilError as error:
                     if self.is_stopping:
                         break
-                    await asyncio.sleep(patience.failed(error))
+                    await asyncio.sleep(self._waiting.failed(error))
                 else:
-                    patience.worked()
+                    self._waiting.worked()
                 # Also after a fault: the marker may be gone with the lost answer.
                 self._is_drained = False
                 self._shares = True
@@ -506,7 +517,7 @@ class Fetching:
                 if timeout <= 0:
                     self._block_until_ms = 0.0
                     return True
-                timeout = min(timeout, _LONGEST_BLOCK)
+                timeout = min(timeout, LONGEST_BLOCK)
             timeout = max(timeout, _SHORTEST_BLOCK)
             marker = await lane.execute(
                 "BZPOPMIN", self._queue.keys.key("marker"), timeout, timeout=timeout + 2

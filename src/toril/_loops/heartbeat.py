@@ -52,6 +52,7 @@ class Beat:
         claims: What the worker holds; read here, changed only on the event loop.
         lost: Called on the event loop with the claims whose lock is gone.
         renewed: Called on the event loop with the ids of jobs whose lock has been extended.
+        watch: Called at each tick, from the thread.
         tracing: The worker's, if it has any; used from the thread.
     """
 
@@ -60,6 +61,7 @@ class Beat:
     claims: dict[str, Claim]
     lost: Callable[[list[Claim]], None]
     renewed: Callable[[list[str]], None]
+    watch: Callable[[], None]
     tracing: Tracing | None = None
 
     @property
@@ -140,6 +142,8 @@ class Heartbeat(threading.Thread):
         tick = self._tick()
         try:
             self._watch_loop()
+            for beat in self._beats:
+                beat.watch()
             self._renew_all()
             self._learn_time()
         except RedisError as error:
@@ -238,6 +242,9 @@ class Heartbeat(threading.Thread):
             seconds, microseconds = self._client.time()  # pyright: ignore
             self._connection.clock.learn(asked, time.time(), int(seconds), int(microseconds))
             self._time_learnt = time.monotonic()
+            for beat in self._beats:
+                if beat.tracing is not None:
+                    beat.tracing.record_clock_offset(self._connection.clock.offset_ms)
 
     def _watch_loop(self) -> None:
         if self._pinged is None:

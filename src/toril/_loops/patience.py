@@ -30,9 +30,13 @@ class Patience:
         self._what = what
         self._log = log or logger
         self.failures: int = 0
+        """Since it worked last."""
+        self.turns: int = 0
+        """How many tries have had an outcome, good or bad."""
 
     def failed(self, error: BaseException) -> float:
         """Note a fault; return how many seconds to wait."""
+        self.turns += 1
         self.failures += 1
         if self.failures == 1:
             self._log.warning("%s: %s; trying again", self._what, error)
@@ -40,6 +44,7 @@ class Patience:
 
     def worked(self) -> None:
         """Note that it works."""
+        self.turns += 1
         if self.failures:
             self._log.warning("%s: works again after %d failed tries", self._what, self.failures)
             self.failures = 0

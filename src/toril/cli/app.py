@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from toril import __version__
-from toril.cli import cron, doctor, job, queue, server, watching, why, worker
+from toril.cli import cron, doctor, health, job, queue, server, watching, why, worker
 from toril.cli.output import steady_streams
 
 __all__ = ["app"]
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.command("worker")(worker.worker)
 app.command("server")(server.server)
+app.command("check")(health.check)
 app.command("doctor")(doctor.doctor)
 app.add_typer(queue.app, name="queue")
 app.add_typer(job.app, name="job")

@@ -23,6 +23,7 @@ import typer
 from toril import ConfigurationError, Queue, TorilError, Worker
 from toril._loops.signals import heard, is_urgent
 from toril.cli.common import PROBLEM, USAGE, Json, Url, complain, errors_explained
+from toril.cli.health import Address, served
 
 __all__ = ["worker"]
 
@@ -68,6 +69,7 @@ def worker(
     log_level: Annotated[
         LogLevel, typer.Option(envvar="TORIL_LOG_LEVEL", help="The least that is logged.")
     ] = "info",
+    health: Address = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +87,7 @@ def worker(
         given = {key: value for key, value in options.items() if value is not None}
         workers = load(targets, given)
         set_up_logging(log_level, as_json=as_json)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with served(health, workers), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(work(workers))
 
 
