@@ -106,6 +106,7 @@ async def judge(stage: Stage) -> Verdict:
     if verdict.recover_s is not None and not 0 <= verdict.recover_s <= stage.within:
         took = "for ever" if verdict.recover_s < 0 else f"{verdict.recover_s:g} s"
         verdict.violations.append(f"I17 recovery took {took}, not {stage.within:g} s")
+    _check_health(lines, alive, verdict)
     if stage.client == "toril":
         unclean = stage.unclean()
         if unclean:
@@ -249,6 +250,19 @@ async def _are_all_there(client: Any) -> bool:
     except redis.ResponseError:
         return False
     return bool(about.get("entries-added") == about["length"])
+
+
+def _check_health(lines: list[dict[str, Any]], alive: list[int], verdict: Verdict) -> None:
+    """I17: nothing here is mended by a restart, and when all is done each worker says that it is well."""
+    said: dict[int, list[str]] = defaultdict(list)
+    for line in lines:
+        if line["e"] == "health":
+            said[line["pid"]].append(line["state"])
+    if stuck := sum("stuck" in states for states in said.values()):
+        verdict.violations.append(f"I17 workers that took themselves for stuck: {stuck}")
+    for pid in alive:
+        if said[pid] and said[pid][-1] != "ok":
+            verdict.violations.append(f"I17 a worker that is done says of itself: {said[pid][-1]}")
 
 
 async def _check_queue(stage: Stage, verdict: Verdict) -> None:

@@ -11,6 +11,7 @@ one. Times are seconds of this machine's monotonic clock, which all its processe
     {"e": "start", "id", "run", "pid", "t"}      a processor has begun; `run` is the number of this start
     {"e": "end", "id", "run", "pid", "t"}        it has done its work and is about to return
     {"e": "gone", "id", "run", "pid", "t"}       it was cancelled before it had
+    {"e": "health", "pid", "state", "t"}         what a worker says of itself has changed
     {"e": "first", "pid", "t"}                   a worker that notes nothing else has begun a job
     {"e": "fault" | "healed", "what", "t"}       the driver
 """

@@ -54,6 +54,17 @@ async def watch_lag(book: Ledger, every: float) -> None:
         book.write("lag", s=round(loop.time() - due, 5))
 
 
+async def watch_health(book: Ledger, worker: Worker) -> None:
+    """Write what the worker says of itself whenever that changes."""
+    state = ""
+    while True:
+        health = worker.health()
+        if health.state != state:
+            state = health.state
+            book.write("health", pid=os.getpid(), state=state)
+        await asyncio.sleep(0.25)
+
+
 def grown(since: tracemalloc.Snapshot) -> list[str]:
     """The ten lines of code whose memory has grown most, in the order of how much."""
     found = tracemalloc.take_snapshot().compare_to(since, "lineno")
@@ -139,7 +150,9 @@ async def main(options: dict[str, Any]) -> None:
         def failed(error: Exception) -> None:  # pyright: ignore[reportUnusedFunction]
             book.write("error", pid=pid, what=type(error).__name__)
 
+        watching = asyncio.create_task(watch_health(book, worker))
         await worker.run()
+        watching.cancel()
     if watch is not None:
         watch.cancel()
     book.write("stopped", pid=pid)

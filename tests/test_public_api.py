@@ -80,6 +80,7 @@ NAMES = [
     "WaitingChildrenError",
     "WaitingError",
     "Worker",
+    "WorkerHealth",
     "find_queues",
 ]
 

@@ -65,16 +65,18 @@ class Watch:
         (span,) = self.spans(name)
         return span
 
-    def measured(self) -> dict[tuple[str, str], Any]:
-        """By metric and state: the counts, and how many durations there are."""
+    def measured(self, *, with_clock: bool = False) -> dict[tuple[str, str], Any]:
+        """By metric and state: the counts, and how many durations there are; the clock's offset where asked."""
         data = self.reader.get_metrics_data()
         found: dict[tuple[str, str], Any] = {}
         for resource in data.resource_metrics if data else ():
             for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                if metric.name == MetricName.CLOCK_OFFSET and not with_clock:
+                    continue
                 for point in metric.data.data_points:
                     about = dict(point.attributes or {})
                     state = about.get(Attribute.JOB_STATE) or about.get(Attribute.QUEUE_JOBS_STATE)
-                    key = (metric.name, str(state))
+                    key = (metric.name, str(state or ""))
                     amount = point.value if isinstance(point, NumberDataPoint) else point.count
                     found[key] = found.get(key, 0) + amount
         return found
@@ -420,6 +422,12 @@ def test_one_jobs_trace_is_no_instrumentation() -> None:
     assert repr(OpenTelemetry(enable_metrics=False)) == "<OpenTelemetry, spans>"
 
 
+async def test_a_worker_tells_how_far_the_servers_clock_is_ahead(queue: Queue, watch: Watch) -> None:
+    """From its start; two clocks of one host agree, to what the measurement can tell."""
+    async with Worker(queue, lambda _: None, telemetry=watch.telemetry, skip_stalled_check=True):
+        assert abs(watch.measured(with_clock=True)["toril.clock.offset", ""]) < 1000
+
+
 async def test_a_trace_goes_through_another_process(watched: Queue, watch: Watch, server_url: str) -> None:
     """A worker elsewhere runs the job within the trace, and what it adds comes back within it."""
     program = """
@@ -545,6 +553,7 @@ async def test_an_instrumentation_of_ones_own(queue: Queue, server_url: str) -> 
         async with Worker(watched, process, skip_stalled_check=True):
             await ended(job)
         assert told == [
+            "toril.clock.offset record",
             "process tests CONSUMER text of span in active read",
             "job failed",
             "ValueError('no')",
@@ -611,7 +620,8 @@ def test_every_name_is_bullmqs() -> None:
         SpanKind.CONSUMER: 4,
     }
     assert attributes == {attribute: attribute.value for attribute in Attribute}
-    assert metrics == {metric: metric.value for metric in MetricName}
+    ours = {MetricName.CLOCK_OFFSET}
+    assert metrics == {metric: metric.value for metric in MetricName if metric not in ours}
     assert kinds == {kind: kind.value for kind in SpanKind}
 
 

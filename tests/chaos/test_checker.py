@@ -241,6 +241,11 @@ def plan_nothing(scene: Scene) -> None:
     scene.redis.zadd(PREFIX + "repeat", {"hourly": 4e12})
 
 
+def fall_ill(scene: Scene) -> None:
+    scene.lines.append({"e": "health", "t": 0.0, "pid": 1, "state": "unreachable"})
+    scene.stage.workers.append(SimpleNamespace(pid=1, rss_mb=lambda: 1.0))  # type: ignore[arg-type]
+
+
 def log_a_forgotten_task(scene: Scene) -> None:
     output = scene.stage.directory / "worker-0.out"
     output.write_text("Task was destroyed but it is pending!\n")
@@ -314,6 +319,11 @@ LIES: dict[str, tuple[str, Callable[[Scene], Any]]] = {
     "begun in a pause": ("I16", begin_in_a_pause),
     "never run": ("I17", lambda scene: scene.move("plain", "wait")),
     "still active": ("I17", lambda scene: scene.move("plain", "active")),
+    "a worker that took itself for stuck": (
+        "I17 workers that took",
+        lambda scene: scene.lines.append({"e": "health", "t": 0.0, "pid": 1, "state": "stuck"}),
+    ),
+    "a worker that is not well in the end": ("I17 a worker that is done", fall_ill),
     "a forgotten task": ("I20", log_a_forgotten_task),
     "two jobs of one deduplication id": ("I21", share_at_once),
     "a deduplication id that is never free": (

@@ -183,7 +183,8 @@ class _Probe(BaseHTTPRequestHandler):
 
 def _report(found: list[WorkerHealth]) -> dict[str, Any]:
     return {
-        "is_alive": all(health.is_alive for health in found),
+        # Who has not begun yet, or has ended before the others, is on his way: one that fails takes all with it.
+        "is_alive": all(health.is_alive or health.state == "stopped" for health in found),
         "is_ready": all(health.is_ready for health in found),
         "workers": [asdict(health) for health in found],
     }
