@@ -14,7 +14,7 @@ import pytest
 
 from tests.patience import ended, until
 from toril import Job, Queue, Worker, WorkerHealth
-from toril._loops import progress
+from toril._loops import patience, progress
 from toril._loops.fetching import Fetching
 from toril._loops.heartbeat import Heartbeat
 from toril.embedded import EmbeddedServer
@@ -144,8 +144,10 @@ def takes_no_part(seen: list[WorkerHealth]) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_dead_server_is_no_reason_for_a_restart() -> None:
+async def test_a_dead_server_is_no_reason_for_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its workers take no part in the work, and do so again when there is one."""
+    # A silence of a second is long here, so tries have to come as often.
+    monkeypatch.setattr(patience, "_LONGEST", 0.3)
     with EmbeddedServer() as first:
         worker = Worker("tests", nothing, connection=first.url, drain_delay=0.2, skip_stalled_check=True)
         async with worker, watched(worker) as seen:
@@ -250,3 +252,23 @@ async def test_it_tells_how_far_the_servers_clock_is_ahead(queue: Queue) -> None
         now = time.time()
         queue.connection.clock.learn(now, now, int(now) + 3600, 0)
         assert worker.health().clock_offset_ms == pytest.approx(3_600_000, abs=1001)
+
+
+async def test_a_clock_that_is_off_is_told_once(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    """By the worker's thread, with the direction; and again only when it has been right meanwhile."""
+
+    def told() -> list[str]:
+        return [text for text in caplog.messages if "clock is" in text]
+
+    worker = Worker(queue, nothing, skip_stalled_check=True)
+    async with worker:
+        clock = queue.connection.clock
+        for times, ahead in enumerate((-7200, 7200), 1):
+            now = time.time()
+            clock.learn(now, now, int(now) + ahead, 0)
+            await until("a warning", lambda times=times: len(told()) == times)
+            await asyncio.sleep(1.2)
+            clock.learn(now, now, int(now), round(now % 1 * 1e6))
+            await asyncio.sleep(1.2)
+    assert ["behind" in told()[0], "ahead of" in told()[1]] == [True, True]
+    assert len(told()) == 2

@@ -18,6 +18,7 @@ from toril import (
     JobFailedError,
     JobNotFoundError,
     JobNotInStateError,
+    Limits,
     Queue,
     QueueEvents,
     SerializationError,
@@ -263,6 +264,22 @@ async def test_logs_are_bounded(queue: Queue) -> None:
     row = (await queue.get_job_logs(job.id)).logs[-1]
     assert len(row.encode()) <= 8 * 1024 + 3
     assert row.endswith("…")
+
+
+async def test_who_says_nothing_keeps_the_last_thousand_rows(queue: Queue, server_url: str) -> None:
+    """So that a job that logs in a loop does not fill the server; `Limits.log_rows` says how many."""
+    job = await queue.add("a")
+    await asyncio.gather(*(job.log(f"row {n}") for n in range(1002)))
+    assert (await queue.get_job_logs(job.id)).count == 1000
+
+    async with Queue(
+        queue.name, connection=server_url, prefix=queue.prefix, limits=Limits(log_rows=2)
+    ) as strict:
+        counts = [
+            await strict.add_job_log(job.id, "row"),
+            await strict.add_job_log(job.id, "row", keep_logs=5),
+        ]
+    assert counts == [2, 3]
 
 
 async def test_a_failed_job_is_run_again(queue: Queue) -> None:

@@ -374,8 +374,9 @@ class Job(JobChildren, Generic[R_co]):
     async def log(self, row: str) -> int:
         """Append a row to the job's log and return how many there are.
 
-        A row beyond `Limits.log_row` (8 KiB) is cut, and ends in `…`. It is not tried again where the connection
-        breaks, since the row could then be there twice.
+        A row beyond `Limits.log_row` (8 KiB) is cut, and ends in `…`. The newest rows are kept, as many as the job's
+        `keep_logs` says, else `Limits.log_rows` (1,000). It is not tried again where the connection breaks, since the
+        row could then be there twice.
 
         Raises:
             JobNotFoundError, LockLostError: As `update_progress`.
@@ -384,10 +385,12 @@ class Job(JobChildren, Generic[R_co]):
         if not isinstance(row, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"job {self.id!r}: a log row is text, got {type(row).__name__}")
         encoded = row.encode("utf-8", "replace")
-        most = self.queue.limits.log_row
-        if len(encoded) > most:
-            row = encoded[:most].decode("utf-8", "ignore") + "…"
+        limits = self.queue.limits
+        if len(encoded) > limits.log_row:
+            row = encoded[: limits.log_row].decode("utf-8", "ignore") + "…"
         keep = self.options.keep_logs
+        if keep is None:
+            keep = limits.log_rows
         return await under_lock(self, lambda: self.queue.scripts.add_log(self.id, self._token, row, keep))
 
     async def retry(

@@ -28,6 +28,7 @@ class Limits:
         return_value: What a processor returns; a larger one fails the attempt.
         progress: What `update_progress` takes.
         log_row: One row of a job's log; a longer one is cut.
+        log_rows: How many of the newest rows of a job's log are kept, where its `keep_logs` does not say.
         options: A job's options as they are stored.
         jobs: How many jobs one `add_bulk`, or one flow, may add.
     """
@@ -37,6 +38,7 @@ class Limits:
     return_value: int = 1024 * 1024
     progress: int = 64 * 1024
     log_row: int = 8 * 1024
+    log_rows: int = 1000
     options: int = 64 * 1024
     jobs: int = 100_000
 

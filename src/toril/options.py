@@ -451,7 +451,7 @@ class StoredOptions:
         keep_completed: What its completion removes; None leaves it to the worker.
         keep_failed: Likewise for its failure.
         stack_trace_limit: How many stack traces are kept; None keeps all.
-        keep_logs: How many log rows are kept; None keeps all.
+        keep_logs: How many log rows are kept; None leaves it to who writes them.
     """
 
     raw: Mapping[str, Any]

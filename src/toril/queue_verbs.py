@@ -331,7 +331,7 @@ class QueueVerbs:
         Args:
             job_id: Whose log.
             row: Text; what is too long is cut.
-            keep_logs: How many of the newest rows are kept; without it all.
+            keep_logs: How many of the newest rows are kept; without it as many as `Limits.log_rows` says.
 
         Raises:
             JobNotFoundError: There is no such job.

@@ -94,7 +94,7 @@ def test_probes_are_told_how_each_worker_does(worker: Running) -> None:
 
 
 def test_nothing_else_is_served(worker: Running) -> None:
-    """Other paths and verbs are refused, and rubbish hurts nobody."""
+    """With --health, other paths and verbs are refused, and rubbish hurts nobody."""
     assert worker.get("/")[0] == 404
     assert worker.get("/../etc/passwd")[0] == 404
     assert worker.get("/healthz", "POST")[0] == 501

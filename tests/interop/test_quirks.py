@@ -441,6 +441,15 @@ async def test_a_templates_bare_backoff_is_stored_as_an_object(side: Side) -> No
     assert job.options.attempts == 2
 
 
+async def test_the_log_of_a_job_that_says_nothing_of_it_has_an_end(side: Side) -> None:
+    """Logs: toril keeps the last 1,000 rows of either side. Node keeps all."""
+    job = await side.queue.add("x", job_id="a")
+    await side.client.rpush(side.key("a:logs"), *(f"row {n}" for n in range(1000)))
+    count = await side.on_job("a", "log", "row 1000", toril=lambda: job.log("row 1000"))
+    assert count == (1001 if side.is_node else 1000)
+    assert await side.client.lindex(side.key("a:logs"), -1) == "row 1000"
+
+
 async def test_an_end_without_a_lock_counts_while_nobody_else_has_the_job(side: Side) -> None:
     """Locks: toril takes one again that ran out. Node refuses the end, and the job stalls though its worker lives."""
     await side.queue.add("x", job_id="a")

@@ -36,6 +36,8 @@ _SHORTEST_TIMEOUT: Final = 0.5
 # A loop that does not answer for so long is reported.
 _BLOCKED_AFTER: Final = 2.0
 _LEARN_TIME_EVERY: Final = 60.0
+# Clocks that differ by so much are told of.
+_CLOCK_IS_OFF_MS: Final = 1000.0
 
 _Loop = asyncio.AbstractEventLoop
 
@@ -120,6 +122,7 @@ class Heartbeat(threading.Thread):
         self._time_learnt = time.monotonic()
         self._pinged: float | None = None
         self._is_blocked = False
+        self._is_off = False
 
     def run(self) -> None:
         """Renew, watch, measure, until nobody wants it any more."""
@@ -142,6 +145,7 @@ class Heartbeat(threading.Thread):
         tick = self._tick()
         try:
             self._watch_loop()
+            self._watch_clock()
             for beat in self._beats:
                 beat.watch()
             self._renew_all()
@@ -245,6 +249,18 @@ class Heartbeat(threading.Thread):
             for beat in self._beats:
                 if beat.tracing is not None:
                     beat.tracing.record_clock_offset(self._connection.clock.offset_ms)
+
+    def _watch_clock(self) -> None:
+        offset_ms = self._connection.clock.offset_ms
+        was_off, self._is_off = self._is_off, abs(offset_ms) >= _CLOCK_IS_OFF_MS
+        if self._is_off and not was_off:
+            logger.warning(
+                "%s: the server's clock is %.1f s %s this host's. toril goes by the server's, but BullMQ for Node.js "
+                "by each host's: let something such as NTP keep both",
+                self._connection.safe_url,
+                abs(offset_ms) / 1000,
+                "ahead of" if offset_ms > 0 else "behind",
+            )
 
     def _watch_loop(self) -> None:
         if self._pinged is None:
