@@ -176,27 +176,39 @@ async def test_a_silent_server_is_no_reason_for_a_restart(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_worker_that_hangs_is_stuck(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process lives, the loop turns, and nothing is fetched: no other check sees that."""
-    call, hangs, goes_on = Fetching._call, asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("is_paused", [False, True])
+async def test_a_worker_that_hangs_is_stuck(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, is_paused: bool
+) -> None:
+    """The process lives, the loop turns, and no job is fetched, or no end written: no other check sees that."""
+    call, hangs, goes_on = Fetching._call, False, asyncio.Event()
 
     async def hang(self: Fetching, *args: Any) -> None:
-        if hangs.is_set():
+        if hangs:
             await goes_on.wait()
         await call(self, *args)
 
+    async def process(_: Job) -> None:
+        nonlocal hangs
+        hangs = is_paused
+
     monkeypatch.setattr(Fetching, "_call", hang)
-    worker = Worker(queue, nothing, drain_delay=0.2, skip_stalled_check=True)
+    worker = Worker(queue, process, drain_delay=0.2, skip_stalled_check=True)
     async with worker:
-        await ended(await queue.add("a"))
-        assert worker.health().is_ready
-        hangs.set()
         job = await queue.add("a")
+        if is_paused:
+            await until("a run", lambda: hangs)
+            await worker.pause(do_not_wait_active=True)
+        else:
+            await ended(job)
+            hangs = True
+            job = await queue.add("a")
         health = await is_now(worker, "stuck")
         assert (health.is_alive, health.is_ready) == (False, False)
         assert health.silent_for >= 1
         assert health.why.startswith("nothing fetched or ended, and no error, for 1 s")
         goes_on.set()
+        await worker.resume()
         await ended(job)
         assert worker.health().is_ready
 
