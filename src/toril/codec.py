@@ -33,6 +33,7 @@ __all__ = [
 MAX_DEPTH: Final = 64
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
+_MIN_SAFE_INTEGER: Final = -MAX_SAFE_INTEGER
 _SCALARS = (str, bool, type(None))
 
 
@@ -50,7 +51,8 @@ def dumps(value: Any, what: str = "data") -> str:
     """
     if type(value) is dict and not value:
         return "{}"
-    ensure_json(value, what)
+    if not _is_usual(value, MAX_DEPTH):
+        ensure_json(value, what)
     try:
         return _encoder.encode(value).decode()
     except UnicodeEncodeError:
@@ -142,14 +144,12 @@ def ensure_json(value: Any, what: str = "data", depth: int = 0) -> None:
         for key, item in value.items():
             if type(key) is not str:
                 _ensure_keys(value, what)
-            if _is_sound(item):
-                continue
-            ensure_json(item, f"{what}.{key}" if key.isidentifier() else f"{what}[…]", depth + 1)
+            if not _is_usual(item, 0):
+                ensure_json(item, f"{what}.{key}" if key.isidentifier() else f"{what}[…]", depth + 1)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(cast("list[Any]", value)):
-            if _is_sound(item):
-                continue
-            ensure_json(item, f"{what}[{index}]", depth + 1)
+            if not _is_usual(item, 0):
+                ensure_json(item, f"{what}[{index}]", depth + 1)
     elif isinstance(value, (bytes, bytearray, memoryview)):
         raise SerializationError(f"{what}: bytes are not JSON; pass text, e.g. base64")
     elif isinstance(value, (set, frozenset)):
@@ -171,10 +171,34 @@ def _ensure_keys(value: Mapping[Any, Any], what: str) -> None:
         raise SerializationError(f"{what}: two keys are the same text; JSON readers keep the last of them")
 
 
-def _is_sound(value: Any) -> bool:
-    """A scalar as most are: then there is no need to know where it stands."""
-    kind = type(cast("object", value))
-    return kind in _SCALARS or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
+def _is_usual(value: Any, levels: int) -> bool:
+    """Whether it is sound and made of what most data is made of, which takes a fraction of the time to see.
+
+    What is not may be sound all the same; `ensure_json` knows, and where it is that something is wrong.
+    """
+    kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if levels and kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        items = value.values()
+    elif levels and (kind is list or kind is tuple):
+        items = value
+    else:
+        items = (value,)
+        levels = 0
+    for item in items:
+        kind = type(item)  # pyright: ignore[reportUnknownVariableType]
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is int and _MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
+            continue
+        if kind is float and math.isfinite(item):
+            continue
+        if levels and _is_usual(item, levels - 1):
+            continue
+        return False
+    return True
 
 
 def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
