@@ -100,7 +100,7 @@ def _recorded(answer: Any, call: Callable[[Scripts], Coroutine[Any, Any, Any]]) 
 
 def add_template() -> Template:
     """What `Queue.add("noop", {"t": 0})` sends."""
-    job = NewRecord("", "noop", '{"t":0}', PreparedOptions().stored, int(time.time() * 1000))
+    job = NewRecord("", "noop", '{"t":0}', PreparedOptions().stored, str(int(time.time() * 1000)))
 
     def adding(count: int) -> tuple[Any, ...]:
         return _recorded(["1"], lambda scripts: scripts.add_job([job] * count))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from ._answers import nonsense, understood
@@ -189,7 +190,7 @@ class FlowProducer(Closing):
         for node, answer in zip(chain.from_iterable(groups), answers, strict=True):
             if isinstance(answer, int):
                 raise refusal(answer, node.record.job_id, node.queue.name)
-            node.record = node.record._replace(job_id=answer)
+            node.record = replace(node.record, job_id=answer)
         return [_flow(root) for root in roots]
 
     async def get_flow(
@@ -296,7 +297,7 @@ class FlowProducer(Closing):
         extras = {**extras, "defers_release": True}
         if flow.children:
             extras["is_parent"] = True
-        record = record._replace(job_id=job_id, extras=dumps(extras))
+        record = replace(record, job_id=job_id, extras=dumps(extras))
         above = extras.get("parent_key")
         parent_key = above if isinstance(above, str) else None
         node = _Node(queue, record, parent_key, [])
@@ -304,7 +305,7 @@ class FlowProducer(Closing):
         about = {Attribute.JOB_NAME: flow.name, Attribute.JOB_ID: job_id}
         with traced(self._tracing_of(flow.queue), "addNode", about, SpanKind.PRODUCER) as step:
             if step.metadata:
-                node.record = record._replace(options=with_metadata(record.options, step.metadata))
+                node.record = replace(record, options=with_metadata(record.options, step.metadata))
             node.children = [self._node(child, link, depth + 1) for child in flow.children]
         return node
 

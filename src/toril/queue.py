@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack
 
+from msgspec.structs import replace
+
 from ._adding import Adder, how_many
 from ._answers import ask
 from ._closing import Closing
@@ -203,7 +205,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
         adder = await self._adder()
         records: list[NewRecord] = []
         durability: str | None = None
-        now_ms = self.clock.now_ms()
+        now = str(self.clock.now_ms())
         for index, job in enumerate(members):
             try:
                 try:
@@ -211,7 +213,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
                 except SerializationError as error:
                     raise self._about(job.name, error) from None
                 options = self._prepare(job.options)
-                records.append(self._record(job.name, data, options, now_ms))
+                records.append(self._record(job.name, data, options, now))
             except (ConfigurationError, SerializationError) as error:
                 raise type(error)(f"job {index} of the list: {error}") from None
             if options.durability is not None and durability != "fsynced":
@@ -223,7 +225,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
         about: About = {Attribute.BULK_NAMES: names, Attribute.BULK_COUNT: len(names)}
         with traced(self.tracing, "addBulk", about, SpanKind.PRODUCER) as step:
             records = [
-                record._replace(options=with_metadata(record.options, step.metadata)) for record in records
+                replace(record, options=with_metadata(record.options, step.metadata)) for record in records
             ]
             return await self._add_all(adder, records, durability)
 
@@ -271,7 +273,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
         if deduplication:
             about[Attribute.DEDUPLICATION_KEY] = deduplication["id"]
         with traced(self.tracing, "add", about, SpanKind.PRODUCER, target=record.name) as step:
-            record = record._replace(options=with_metadata(record.options, step.metadata))
+            record = replace(record, options=with_metadata(record.options, step.metadata))
             if options.durability is None:
                 answer = await adder.submit(record)
             else:
@@ -282,7 +284,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
 
     async def _durably(self, records: list[NewRecord], durability: str) -> list[str | int]:
         # With ids of our own a second try adds nothing twice.
-        named = [record if record.job_id else record._replace(job_id=str(uuid.uuid4())) for record in records]
+        named = [record if record.job_id else replace(record, job_id=str(uuid.uuid4())) for record in records]
         ids = [record.job_id for record in named]
         where = f"queue {self.name!r}"
         command = self.scripts.command("add_job", ADD_JOB, *self.scripts.add_job_args(named))
@@ -338,7 +340,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
         name, data, options = given[:3]
         return NewJob(name, data, options or JobOptions())
 
-    def _record(self, name: str, data: str, options: PreparedOptions, now_ms: int | None = None) -> NewRecord:
+    def _record(self, name: str, data: str, options: PreparedOptions, now: str = "") -> NewRecord:
         check_job_name(name, self._where)
         if options.size_limit is not None:
             check_size(
@@ -353,15 +355,14 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
                 f"queue {self.name!r}: options of job {name!r}",
                 "Limits.options",
             )
-        timestamp = options.timestamp
-        if timestamp is None:
-            timestamp = self.clock.now_ms() if now_ms is None else now_ms
+        if options.timestamp is not None:
+            now = str(options.timestamp)
         return NewRecord(
             options.job_id,
             name,
             data,
             options.stored,
-            timestamp,
+            now or str(self.clock.now_ms()),
             options.delay_ms,
             options.priority,
             options.lifo,
@@ -395,7 +396,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
             "name": record.name,
             "data": record.data,
             "opts": record.options,
-            "timestamp": str(record.timestamp),
+            "timestamp": record.timestamp,
             "delay": str(record.delay_ms) if record.delay_ms else "0",
             "priority": str(record.priority) if record.priority else "0",
         }

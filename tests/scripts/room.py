@@ -35,7 +35,7 @@ def record(
     priority: int = 0,
     lifo: bool = False,
 ) -> NewRecord:
-    return NewRecord(job_id, name, data, options, at, delay, priority, lifo)
+    return NewRecord(job_id, name, data, options, str(at), delay, priority, lifo)
 
 
 def fetch(

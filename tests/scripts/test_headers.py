@@ -22,7 +22,7 @@ INCLUDES = sorted(path.stem for path in (HOME / "includes").glob("*.lua"))
 FETCH = Fetch(1, "token", 30_000, "name", (10, 1000))
 RUN = NextRun(1, '{"attempts":0}')
 CALLS: dict[str, Any] = {
-    "add_job": lambda scripts: scripts.add_job([NewRecord("own", "name", "{}", "{}", 1)]),
+    "add_job": lambda scripts: scripts.add_job([NewRecord("own", "name", "{}", "{}", "1")]),
     "add_log": lambda scripts: scripts.add_log("1", "token", "row", 5),
     "adopt_jobs": lambda scripts: scripts.adopt_jobs("token"),
     "change_delay": lambda scripts: scripts.change_delay(1, "1", 5),

@@ -38,8 +38,6 @@ __all__ = [
 ]
 
 _NO_RECEIPT = Receipt()
-# What a record has behind its timestamp.
-_ONLY_WAITS = (0, 0, False, "")
 # What reading an answer of another shape raises. To look at its shape first would cost something for each job.
 _NOT_UNDERSTOOD: Final = (TypeError, ValueError, LookupError)
 
@@ -79,15 +77,15 @@ class Scripts:
         """Return the arguments behind the base."""
         args: list[Any] = [receipt.slot, receipt.call, "1" if receipt.is_repeat else "", 4]
         for job in jobs:
-            if job[0] or job[5:] != _ONLY_WAITS:
+            if job.job_id or job.delay_ms or job.priority or job.lifo or job.extras:
                 break
-            args += job[1:5]
+            args += (job.name, job.data, job.options, job.timestamp)
         else:
             return args
         # One that does more than wait: all of them say what they do.
         args[3:] = [9]
         for job in jobs:
-            args += job[1:5]
+            args += (job.name, job.data, job.options, job.timestamp)
             args += (job.job_id, job.delay_ms, job.priority, "1" if job.lifo else "", job.extras)
         return args
 

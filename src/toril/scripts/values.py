@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..options import KeepRule
 from ..states import FinishedState
 
 __all__ = ["Fetch", "Fetched", "FinishedJob", "NewRecord", "NextRun", "Receipt", "Start"]
 
 
-class NewRecord(NamedTuple):
+# Of all kinds of values the one that is made quickest; without `gc`, since it holds nothing that could hold it.
+class NewRecord(msgspec.Struct, frozen=True, gc=False):
     """A job to be added, as text.
 
     Attributes:
@@ -30,7 +33,7 @@ class NewRecord(NamedTuple):
     name: str
     data: str
     options: str
-    timestamp: int
+    timestamp: str
     delay_ms: int = 0
     priority: int = 0
     lifo: bool = False
