@@ -93,6 +93,9 @@ def signature(name: str, function: Callable[..., Any]) -> str:
 
 
 def _bare(annotation: Any) -> Any:
+    # A struct has looked up its own.
+    if isinstance(annotation, type) and annotation.__module__.startswith("toril."):
+        return _Bare(annotation.__name__)
     return _Bare(annotation) if isinstance(annotation, str) else annotation
 
 
