@@ -78,6 +78,12 @@ def test_the_targets_compare_with_the_right_contestant() -> None:
                 "saq": {"error": "hung"},
             },
             "add-one": {"toril": rates(6_000), "arq": rates(2_500), "huey": rates(5_000)},
+            "idle": {
+                "toril": {"rounds": [{"p50": 0.6}]},
+                "floor": {"rounds": [{"p50": 0.2}]},
+                "bullmq-node": {"rounds": [{"p50": 1.0}]},
+                "huey": {"rounds": [{"p50": 0.8}]},
+            },
         }
     )
     assert fastest_peer(found, "drain") == "huey"
@@ -98,6 +104,9 @@ def test_the_targets_compare_with_the_right_contestant() -> None:
         "met",
         "125 %",
     )
+    latency = verdicts["idle latency, p50", "BullMQ for Node"]
+    assert latency.words == ("at most 0.50×", "0.60×", "falls short", "0.20×")
+    assert verdicts["idle latency, p50", "the fastest Python peer"].words[1:] == ("0.75×", "met", "0.25×")
     assert verdicts["round trip", "BullMQ for Node"].words[1:] == ("not measured", "not measured", "–")
 
 
@@ -196,11 +205,10 @@ def test_a_tally_holds_counts_and_delays_of_several_processes(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["toril", "bare", "floor", "bullmq-node"])
 def test_a_small_real_run_counts_every_job(name: str) -> None:
-    """Added one by one, drained, and timed when idle: some hundreds of jobs, and nobody reports an error."""
+    """Added one by one and all at once, drained, both at once, and timed when idle: nobody reports an error."""
     if (absence := CONTESTANTS[name].absence()) != "":
         pytest.skip(absence)
-    is_loop = name in ("bare", "floor")
-    wanted = ("add-one", "drain") if is_loop else ("add-one", "drain", "idle")
+    wanted = ("add-one", "drain") if name == "bare" else ("add-one", "add-many", "drain", "round", "idle")
     found = runner.run(
         [CONTESTANTS[name]],
         [WORKLOADS[workload] for workload in wanted],
@@ -215,7 +223,7 @@ def test_a_small_real_run_counts_every_job(name: str) -> None:
         assert cell.rounds[0]["server_us"] > 0
     assert found.cell("drain", name).of("commands") is not None
     assert found.raw["versions"][name]
-    if not is_loop:
+    if "idle" in wanted:
         assert found.cell("idle", name).of("p50") is not None
 
 

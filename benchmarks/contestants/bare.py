@@ -9,6 +9,7 @@ other scripts.
 
 from __future__ import annotations
 
+import copy
 import socket
 import time
 import uuid
@@ -30,7 +31,7 @@ SCRIPTS: Final = ("add_job", "move_to_active", "move_to_finished")
 
 
 # Its stub leaves the argument without a type.
-_pack: Final[Callable[[tuple[Any, ...]], bytes]] = cast(Any, hiredis).pack_command
+pack: Final[Callable[[tuple[Any, ...]], bytes]] = cast(Any, hiredis).pack_command
 
 
 class Wire:
@@ -43,7 +44,11 @@ class Wire:
         self._reader = hiredis.Reader(encoding="utf-8")
 
     def send(self, *words: Any) -> None:
-        self._socket.sendall(_pack(words))
+        self.write(pack(words))
+
+    def write(self, packed: bytes) -> None:
+        """Send commands that are packed already."""
+        self._socket.sendall(packed)
 
     def receive(self) -> Any:
         while (answer := self._reader.gets()) is False:
@@ -77,9 +82,11 @@ class Template:
         self.head: tuple[Any, ...] = one[: len(one) - stride]
         self.member: tuple[Any, ...] = one[len(one) - stride :]
 
-    def call(self, sha: str) -> None:
-        """Call this script instead, which takes the same."""
-        self.head = (self.head[0], sha, *self.head[2:])
+    def calling(self, sha: str) -> Template:
+        """Return the same for another script that takes the same."""
+        other = copy.copy(self)
+        other.head = (self.head[0], sha, *self.head[2:])
+        return other
 
     def of(self, words: list[str]) -> Iterator[Any]:
         """The command for members that begin with these words: the id of one that ends, the name of a new one."""
@@ -151,15 +158,11 @@ class Bare(Adapter):
         for i in range(max(0, len(batches) - 2), len(batches)):
             self._wires[i % 2].receive()
 
-    def prepare(self, wire: Wire, finish: Template) -> None:
-        """Change what a worker sends; here, nothing."""
-
     def work(self, tally: Tally, concurrency: int, threads: int) -> None:
         wires = [Wire(self.url) for _ in range(2)]
         for name in SCRIPTS:
             wires[0].ask("SCRIPT", "LOAD", load(name).text)
         first, again = finish_template(f"{uuid.uuid4()}:1")
-        self.prepare(wires[0], again)
         held = [cast("list[str]", wire.ask(*first)[3::2]) for wire in wires]
         # Both are sent before either is awaited, so that the server has the next call while this process reads.
         for wire, ids in zip(wires, held, strict=True):

@@ -189,7 +189,11 @@ async def _one(adapter: Adapter, count: int, job: dict[str, Any], _: dict[str, A
             adapter.add(_data(job), **_options(job, i))
 
 
-async def _many(adapter: Adapter, count: int, job: dict[str, Any], _: dict[str, Any]) -> None:
+async def _many(adapter: Adapter, count: int, job: dict[str, Any], command: dict[str, Any]) -> None:
+    if not adapter.is_async:
+        # Of those whose client cannot be awaited, only a bound says that it can: it takes all that come as a list.
+        await _bulk(adapter, count, job, command)
+        return
     for start in range(0, count, AT_ONCE):
         chunk = range(start, min(count, start + AT_ONCE))
         await asyncio.gather(*(adapter.add(_data(job), **_options(job, i)) for i in chunk))
