@@ -111,7 +111,8 @@ class Adder:
         taken = self._connection.take_idle(self._loop)
         calls: deque[_Call] = deque()
         # What fits into one call is added by one: either all of it is there or nothing.
-        is_full = how_many(records, 0) < len(records) and how_many(records, 0, _ENOUGH) == _ENOUGH.jobs
+        is_long = len(records) > _LARGE.jobs or how_many(records, 0) < len(records)
+        is_full = is_long and how_many(records, 0, _ENOUGH) == _ENOUGH.jobs
         start, size = 0, _ENOUGH if is_full else _LARGE
         try:
             while start < len(records) or calls:

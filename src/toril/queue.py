@@ -212,7 +212,7 @@ class Queue(QueueVerbs, QueueGetters, JobSchedulers, Closing):
                     data = dumps({} if job.data is None else job.data)
                 except SerializationError as error:
                     raise self._about(job.name, error) from None
-                options = self._prepare(job.options)
+                options = self._prepare(job.options) if job.options else self._defaults
                 records.append(self._record(job.name, data, options, now))
             except (ConfigurationError, SerializationError) as error:
                 raise type(error)(f"job {index} of the list: {error}") from None
