@@ -75,18 +75,22 @@ class Scripts:
     @staticmethod
     def add_job_args(jobs: Sequence[NewRecord], receipt: Receipt = _NO_RECEIPT) -> list[Any]:
         """Return the arguments behind the base."""
-        args: list[Any] = [receipt.slot, receipt.call, "1" if receipt.is_repeat else "", 4]
+        args: list[Any] = [receipt.slot, receipt.call, "1" if receipt.is_repeat else "", 2]
+        options, timestamp = (jobs[0].options, jobs[0].timestamp) if jobs else ("", "")
+        args += (options, timestamp)
         for job in jobs:
-            if job.job_id or job.delay_ms or job.priority or job.lifo or job.extras:
+            if job.options != options or job.timestamp != timestamp or not _only_waits(job):
                 break
-            args += (job.name, job.data, job.options, job.timestamp)
+            args += (job.name, job.data)
         else:
             return args
-        # One that does more than wait: all of them say what they do.
-        args[3:] = [9]
+        # Not all of them have that in common, or one does more than wait: all of them say what they do.
+        is_plain = all(map(_only_waits, jobs))
+        args[3:] = [4 if is_plain else 9]
         for job in jobs:
             args += (job.name, job.data, job.options, job.timestamp)
-            args += (job.job_id, job.delay_ms, job.priority, "1" if job.lifo else "", job.extras)
+            if not is_plain:
+                args += (job.job_id, job.delay_ms, job.priority, "1" if job.lifo else "", job.extras)
         return args
 
     def command(self, name: str, suffixes: tuple[str, ...], *args: Any) -> tuple[Any, ...]:
@@ -507,3 +511,7 @@ def _records(answer: list[Any], at: int) -> list[tuple[str, dict[str, str]]]:
         fields = iter(answer[i + 1])
         jobs.append((answer[i], dict(zip(fields, fields, strict=True))))
     return jobs
+
+
+def _only_waits(job: NewRecord) -> bool:
+    return not (job.job_id or job.delay_ms or job.priority or job.lifo or job.extras)

@@ -16,7 +16,7 @@
 --   ARGV[2]  receipt      string  the slot whose key keeps this call's answer, or ""
 --   ARGV[3]  call         int     tells this call from earlier ones in the slot
 --   ARGV[4]  is_repeat    flag    "1": it has been sent before, and may have been heard
---   ARGV[5]  fields       int     how many arguments a job has: 9, or 4 where all of them only wait
+--   ARGV[5]  fields       int     how many arguments a job has: 9; 4 where all of them only wait; 2 where these share their options and time
 --   ARGV[6]  jobs         list    per job: name, data (JSON), opts (JSON), timestamp (ms), id or "", delay (ms), priority, "1" for lifo, extras (JSON) or ""
 --   returns  a list: per job its id | ERR_PARENT_NOT_FOUND | ERR_PARENT_TAKEN
 --   events   added             jobId, name
@@ -32,7 +32,8 @@
 -- children; defers_release within a flow, whose parents are looked at when all of it is there; and
 -- deduplication, the options of that name.
 --
--- Jobs that only wait have none of what comes after the timestamp: no id, delay, priority, lifo or extras.
+-- Jobs that only wait have none of what comes after the timestamp: no id, delay, priority, lifo or extras. What they
+-- share, opts and timestamp, stands before the first of them; each then has its name and data.
 --
 -- A receipt makes a call safe to repeat after a lost answer: it is kept for five minutes at
 -- <base>toril:add:<slot>, as JSON: the call's number, and its answers.
@@ -46,7 +47,11 @@ local last_id, wait, prioritized, delayed, active, pc = KEYS[1], KEYS[2], KEYS[3
 local marker, meta, waiting_children, events = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local base, slot, call = ARGV[1], ARGV[2], ARGV[3]
 local fields = tonumber(ARGV[5])
-local FIRST = 6
+local opts, timestamp
+if fields == 2 then
+  opts, timestamp = ARGV[6], ARGV[7]
+end
+local FIRST = opts and 8 or 6
 local count = (#ARGV - FIRST + 1) / fields
 local receipt = base .. 'toril:add:' .. slot
 if ARGV[4] == '1' then
@@ -63,15 +68,15 @@ local settings = redis.call('HMGET', meta, 'opts.maxLenEvents', 'paused', 'concu
 local max_len = settings[1] and max_events(meta, settings[1])
 local open = is_open(active, settings[2], settings[3])
 
-if fields == 4 and count > 0 then
+if fields < 9 and count > 0 then
   -- What most calls are, without the tables and questions that the others need: those cost as much as the commands.
   local number, ids = redis.call('INCRBY', last_id, count) - count, {}
   max_len = max_len or max_events(meta)
   for i = 1, count do
-    local at, id = FIRST + (i - 1) * 4, string.format('%d', number + i)
+    local at, id = FIRST + (i - 1) * fields, string.format('%d', number + i)
     local name = ARGV[at]
-    redis.call('HSET', base .. id, 'name', name, 'data', ARGV[at + 1], 'opts', ARGV[at + 2], 'timestamp', ARGV[at + 3],
-      'delay', '0', 'priority', '0')
+    redis.call('HSET', base .. id, 'name', name, 'data', ARGV[at + 1], 'opts', opts or ARGV[at + 2],
+      'timestamp', timestamp or ARGV[at + 3], 'delay', '0', 'priority', '0')
     redis.call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
     if i < count then
       redis.call('XADD', events, '*', 'event', 'waiting', 'jobId', id)
