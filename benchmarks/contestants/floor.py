@@ -36,6 +36,7 @@ from benchmarks.contestants import bare
 from benchmarks.contestants.harness import QUEUE, main
 from benchmarks.tally import Tally
 from toril.keys import QueueKeys
+from toril.options import PreparedOptions
 
 KEYS: Final = QueueKeys("bull", QUEUE)
 WAIT, MARKER, EVENTS = KEYS.key("wait"), KEYS.key("marker"), KEYS.key("events")
@@ -44,7 +45,7 @@ LANES: Final = 20
 """So many sockets has a producer."""
 IDS: Final = 10_000_000
 """So many ids are taken when it begins: more than a run adds."""
-NAME, _, OPTS, TIMESTAMP = bare.add_template().member
+OPTS: Final = PreparedOptions().stored
 AWAKE_SECONDS: Final = 0.001
 """So long is waited awake at most: then something else keeps the server."""
 
@@ -157,7 +158,7 @@ class Floor(bare.Bare):
         return b"".join((BEGIN, *jobs, bare.pack(("LPUSH", WAIT, *ids)), END))
 
     def work(self, tally: Tally, concurrency: int, threads: int) -> None:
-        wires = [FloorWire(self.url) for _ in range(2)]
+        wires = [bare.Wire(self.url) for _ in range(2)]
         _, template = bare.finish_template(f"{uuid.uuid4()}:1")
         finish = template.calling(wires[0].ask("SCRIPT", "LOAD", FINISH))
         fetch = bare.pack(tuple(template.calling(wires[0].ask("SCRIPT", "LOAD", FETCH)).of([])))
@@ -185,11 +186,12 @@ class Floor(bare.Bare):
 def _job(digits: int, data: str) -> bytes:
     """The commands that write a job with an id of so many digits, for which `#` stands."""
     id = "#" * digits
-    fields = ("name", NAME, "data", data, "opts", OPTS, "timestamp", TIMESTAMP, "delay", "0", "priority", "0")
+    timestamp = str(int(time.time() * 1000))
+    fields = ("name", "noop", "data", data, "opts", OPTS, "timestamp", timestamp, "delay", "0", "priority", "0")
     return b"".join(
         (
             bare.pack(("HSET", KEYS.job(id), *fields)),
-            bare.pack(("XADD", EVENTS, "*", "event", "added", "jobId", id, "name", NAME)),
+            bare.pack(("XADD", EVENTS, "*", "event", "added", "jobId", id, "name", "noop")),
             bare.pack(("XADD", EVENTS, "*", "event", "waiting", "jobId", id)),
         )
     )
