@@ -186,8 +186,8 @@ class Floor(bare.Bare):
 def _job(digits: int, data: str) -> bytes:
     """The commands that write a job with an id of so many digits, for which `#` stands."""
     id = "#" * digits
-    timestamp = str(int(time.time() * 1000))
-    fields = ("name", "noop", "data", data, "opts", OPTS, "timestamp", timestamp, "delay", "0", "priority", "0")
+    now_ms = str(int(time.time() * 1000))
+    fields = ("name", "noop", "data", data, "opts", OPTS, "timestamp", now_ms, "delay", "0", "priority", "0")
     return b"".join(
         (
             bare.pack(("HSET", KEYS.job(id), *fields)),
