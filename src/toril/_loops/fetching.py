@@ -528,6 +528,8 @@ class Fetching:
             due_ms = math.floor(float(marker[2]))
             # The alarm is gone with its reading; whoever reads it has to be there in time.
             self._block_until_ms = min(self._block_until_ms or due_ms, due_ms)
+            # Where delayed jobs keep coming, this goes on for as long as none is due.
+            self._waiting.worked()
         return False
 
     async def _sleep(self, seconds: float) -> None:
