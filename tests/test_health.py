@@ -324,3 +324,18 @@ async def test_who_hears_of_delayed_jobs_alone_is_well(queue: Queue) -> None:
             await queue.add("a", delay=3600)
             await asyncio.sleep(0.1)
     assert states(seen) == {"ok"}
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_lane_that_dies_of_each_answer_is_stuck(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers, and the lane begins anew each time; but nothing gets done."""
+
+    def die(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(patience, "_LONGEST", 0.1)
+    monkeypatch.setattr(Fetching, "_received", die)
+    async with Worker(queue, nothing, drain_delay=0.2, skip_stalled_check=True) as worker:
+        await is_now(worker, "stuck")

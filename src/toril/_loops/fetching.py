@@ -280,13 +280,14 @@ class Fetching:
             self._requeue(ends, is_uncertain=True)
             raise
         else:
-            patience.worked()
             for end, code in zip(ends, codes, strict=True):
                 if code == _LOCK_RAN_OUT:
                     late.append(end)
                 else:
                     self._settle(end, code)
             self._received(fetched, fetch, now_ms)
+            # Not before: a lane that dies of each answer gets nothing done.
+            patience.worked()
         finally:
             self._reserved -= want
             self._fetches -= want > 0
