@@ -339,3 +339,18 @@ async def test_a_lane_that_dies_of_each_answer_is_stuck(
     monkeypatch.setattr(Fetching, "_received", die)
     async with Worker(queue, nothing, drain_delay=0.2, skip_stalled_check=True) as worker:
         await is_now(worker, "stuck")
+
+
+async def test_who_tries_nothing_again_is_not_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is paused in an outage calls nobody, so it would not hear of its end."""
+    monkeypatch.setattr(patience, "_LONGEST", 0.3)
+    with EmbeddedServer() as server:
+        worker = Worker("tests", nothing, connection=server.url, drain_delay=0.2, skip_stalled_check=True)
+        async with worker:
+            os.kill(server.pid, signal.SIGKILL)
+            await is_now(worker, "unreachable")
+            await worker.pause(do_not_wait_active=True)
+            with EmbeddedServer(port=server.port):
+                health = await is_now(worker, "ok")
+                assert health.why.startswith("paused")
+                await worker.close()

@@ -93,10 +93,13 @@ class Progress:
                 )
                 if after != before
             ]
-            if moved:
-                self._is_reachable = any(not patience.failures for patience in moved)
             # What has come up since the last look may have come up just now.
             had_work, self._had_work = self._had_work, fetching.has_work
+            if moved:
+                self._is_reachable = any(not patience.failures for patience in moved)
+            elif not self._had_work:
+                # It tries nothing again: it is full since it adopted jobs, or has been paused.
+                self._is_reachable = True
             if moved or not (had_work and self._had_work):
                 self._quiet_since = now
             self._turns = turns
