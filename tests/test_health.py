@@ -354,3 +354,21 @@ async def test_who_tries_nothing_again_is_not_unreachable(monkeypatch: pytest.Mo
                 health = await is_now(worker, "ok")
                 assert health.why.startswith("paused")
                 await worker.close()
+
+
+async def test_who_stops_does_not_start_again(queue: Queue) -> None:
+    """Until the last of its sandboxes and listeners has ended, it stops."""
+    worker = Worker(queue, nothing, drain_delay=0.2, skip_stalled_check=True)
+    go_on = asyncio.Event()
+
+    @worker.on("closed")
+    async def closed() -> None:  # pyright: ignore[reportUnusedFunction]
+        await go_on.wait()
+
+    async with worker:
+        worker.stop()
+        await is_now(worker, "stopping")
+        async with watched(worker) as seen:
+            await asyncio.sleep(0.3)
+        assert states(seen) == {"stopping"}
+        go_on.set()

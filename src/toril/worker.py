@@ -219,7 +219,7 @@ class Worker:
 
         It may be asked from any thread, also while the event loop is blocked; it asks nobody itself.
         """
-        return self._progress.health(is_running=self.is_running)
+        return self._progress.health(self._stop)
 
     @overload
     def on(self, event: WorkerEvent, listener: F) -> F: ...

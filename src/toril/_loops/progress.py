@@ -7,6 +7,7 @@ looks on, so that a blocked event loop is seen too; and whoever asks sees whethe
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Final
@@ -58,14 +59,18 @@ class Progress:
         if (fetching := self._fetching) is not None:
             self._look(fetching)
 
-    def health(self, *, is_running: bool) -> WorkerHealth:
-        """Say how the worker is getting on."""
+    def health(self, stop: asyncio.Event | None) -> WorkerHealth:
+        """Say how the worker is getting on, which ends it when `stop` is set; None where it does not run."""
         fetching = self._fetching
         silent_for = 0.0
         running = 0
-        if fetching is None:
-            state: HealthState = "starting" if is_running else "stopped"
-            why = "waiting for the server's first answer" if is_running else "it does not run"
+        state: HealthState
+        if stop is None:
+            state, why = "stopped", "it does not run"
+        elif fetching is None and stop.is_set():
+            state, why = "stopping", "no jobs running"
+        elif fetching is None:
+            state, why = "starting", "waiting for the server's first answer"
         else:
             silent_for = self._look(fetching)
             running = len(fetching.claims)
