@@ -306,6 +306,23 @@ async def test_lanes_are_opened_in_their_turn() -> None:
         await asyncio.wait(calls)
 
 
+async def test_who_stands_in_line_for_an_opening_hears_that_none_succeeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind many workers in an outage, a lane would else be silent for as long as all of them have their deadlines."""
+    monkeypatch.setattr("toril.connection.CALL_TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as silent:
+        async with Connection(f"redis://:password@127.0.0.1:{silent.getsockname()[1]}") as connection:
+            lanes = [connection.lane() for _ in range(MOST_OPENING + 1)]
+            calls = [asyncio.create_task(lane.open()) for lane in lanes]
+            async with within("the end of the line"):
+                with pytest.raises(ServerUnreachableError, match=f"{MOST_OPENING} others have been connecting"):
+                    await calls[-1]
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+
+
 @pytest.mark.parametrize("how", ["closed", "cancelled"])
 async def test_a_lane_that_is_closed_as_it_opens_leaves_no_socket(
     server_url: str, monkeypatch: pytest.MonkeyPatch, how: str

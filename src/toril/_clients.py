@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import redis.asyncio
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ._sentinels import Address, sentinels_of
 
 if TYPE_CHECKING:
     from .connection import Lane
 
-__all__ = ["MOST_IDLE", "MOST_LANES", "MOST_OPENING", "LoopClients", "Turns"]
+__all__ = ["MOST_IDLE", "MOST_LANES", "MOST_OPENING", "LoopClients", "Turns", "in_turn"]
 
 MOST_LANES: Final = 32
 """Calls that are made at once beyond this number wait for a free connection."""
@@ -101,6 +102,17 @@ class Turns:
                 turn.set_result(None)
                 return
         self._taken -= 1
+
+
+async def in_turn(turn: asyncio.Future[None], closed: asyncio.Future[None], patience: float) -> None:
+    """Wait for a turn to open a connection, or until that is not wanted any more.
+
+    Raises:
+        RedisTimeoutError: Neither comes. Behind thousands who reach nobody one would wait for minutes, and say nothing.
+    """
+    await asyncio.wait((turn, closed), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    if not (turn.done() or closed.done()):
+        raise RedisTimeoutError(f"{MOST_OPENING} others have been connecting for {patience:g} s")
 
 
 class LoopClients:

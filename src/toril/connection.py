@@ -28,7 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ._answers import ask
-from ._clients import MOST_IDLE, MOST_LANES, LoopClients, Turns
+from ._clients import MOST_IDLE, MOST_LANES, LoopClients, Turns, in_turn
 from ._closing import Closing
 from ._faults import explain, first_line, safe_url
 from ._per_loop import PerLoop
@@ -517,7 +517,7 @@ class Lane:
         turn = None if self._openings is None else self._openings.join()
         try:
             if turn is not None and not turn.done():
-                await asyncio.wait((turn, closed), return_when=asyncio.FIRST_COMPLETED)
+                await in_turn(turn, closed, CALL_TIMEOUT)
             await self._open_now(closed)
         except RedisError as error:
             # Its own message says all; fifty lines from inside of redis-py and asyncio say nothing.
