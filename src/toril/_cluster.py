@@ -96,6 +96,8 @@ class Router:
         self._nodes: dict[str, Connection] = {}
         self._owners: list[str] = []
         self._is_stale = True
+        # When each that was asked where the slots are gave no answer.
+        self._silent: dict[str, float] = {}
 
     async def execute(self, args: tuple[Any, ...]) -> Any:
         """As `Connection.execute`."""
@@ -164,13 +166,16 @@ class Router:
         """Return a blocking client to the node that has a key, as far as is known now."""
         slot = key_slot(key.encode())
         if self._is_stale:
+            deadline = time.monotonic() + _PATIENCE
             for url in self._candidates():
+                if time.monotonic() > deadline:
+                    break
                 client = self._node(url).sync_client(timeout=timeout)
                 try:
                     self._learn(cast("Any", client).execute_command("CLUSTER", "SLOTS"), url)
                     break
                 except redis.RedisError:
-                    continue
+                    self._silent[url] = time.monotonic()
                 finally:
                     client.close()
         owner = self._owners[slot] if self._owners else ""
@@ -204,11 +209,15 @@ class Router:
     def _candidates(self) -> list[str]:
         known = list(dict.fromkeys(url for url in self._owners if url))
         random.shuffle(known)
-        return list(dict.fromkeys([*known, *self._seeds]))
+        # Who gave no answer comes last: in an outage not all can be asked in the time of one call.
+        return sorted(dict.fromkeys([*known, *self._seeds]), key=lambda url: self._silent.get(url, 0.0))
 
     async def _refresh(self) -> None:
         last: TorilError | None = None
+        deadline = time.monotonic() + _PATIENCE
         for url in self._candidates():
+            if time.monotonic() > deadline:
+                break
             try:
                 answer = await self._node(url).execute("CLUSTER", "SLOTS")
                 self._learn(understood(list[list[Any]], answer, f"{self._shown}: CLUSTER SLOTS"), url)
@@ -217,6 +226,7 @@ class Router:
                 raise
             except TorilError as error:
                 last = error
+                self._silent[url] = time.monotonic()
         raise last or ServerUnreachableError(f"cannot reach {self._shown}")
 
     def _learn(self, ranges: list[list[Any]], asked: str) -> None:
@@ -232,6 +242,7 @@ class Router:
             url = self._place.node(host, port) if host else asked
             owners[first : last + 1] = [url] * (last - first + 1)
         self._owners = owners
+        self._silent.pop(asked, None)
         self._is_stale = False
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from toril import (
     JobFailedError,
     Queue,
     QueueEvents,
+    ServerUnreachableError,
     Worker,
     find_queues,
 )
@@ -116,6 +120,24 @@ async def test_a_primary_dies_and_its_replica_takes_over() -> None:
             nodes[0].kill()
             job = await added(queue, "after")
             assert await job.result(15) == "after"
+
+
+async def test_no_call_waits_for_all_nodes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many are silent, a call asks as many as it has time for, and the next call asks the others."""
+    monkeypatch.setattr("toril.connection._CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("toril._cluster._PATIENCE", 0.3)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(6)]
+        hosts = ",".join(f"127.0.0.1:{one.getsockname()[1]}" for one in silent)
+        async with Connection(f"redis+cluster://:password@{hosts}") as connection:
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(ServerUnreachableError):
+                    await connection.execute("PING")
+                assert time.monotonic() - began < 1
+        for one in silent:
+            one.settimeout(1)
+            stack.enter_context(one.accept()[0])
 
 
 async def test_a_slot_moves_while_jobs_run() -> None:
