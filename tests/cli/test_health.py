@@ -225,3 +225,13 @@ def test_a_port_that_is_taken_is_refused_at_the_start(
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert f"--health {stranger}: cannot listen there: Address already in use" in err
+
+
+def test_a_host_that_is_none_is_refused_at_the_start(start: Start, tmp_path: Path, prefix: str) -> None:
+    """Also one that no resolver is asked for."""
+    (tmp_path / "app.py").write_text(APP)
+    process = start("worker", "app:both", "--health", "a..b:80", APP_PREFIX=prefix)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "--health a..b:80: cannot listen there: " in err
+    assert "Traceback" not in err

@@ -106,10 +106,10 @@ def served(address: str | None, workers: Sequence[Worker]) -> Generator[None]:
     host, port = _split(address)
     try:
         server = _Server(host, port, list(workers))
-    except OSError as error:
-        raise ConfigurationError(
-            f"--health {address}: cannot listen there: {error.strerror or error}"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        # The latter of a host whose name is none.
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"--health {address}: cannot listen there: {reason}") from error
     logger.info("health: http://%s:%d%s", f"[{host}]" if ":" in host else host, server.port, ALIVE)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="toril-health", daemon=True)
     thread.start()
