@@ -316,7 +316,9 @@ async def test_who_stands_in_line_for_an_opening_hears_that_none_succeeds(
             lanes = [connection.lane() for _ in range(MOST_OPENING + 1)]
             calls = [asyncio.create_task(lane.open()) for lane in lanes]
             async with within("the end of the line"):
-                with pytest.raises(ServerUnreachableError, match=f"{MOST_OPENING} others have been connecting"):
+                with pytest.raises(
+                    ServerUnreachableError, match=f"{MOST_OPENING} others have been connecting"
+                ):
                     await calls[-1]
             for call in calls:
                 call.cancel()
