@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -105,6 +106,16 @@ def test_nothing_else_is_served(worker: Running) -> None:
         silent.sendall(b"GET ")
     assert worker.get("/healthz")[0] == 200
     assert "Traceback" not in "".join(worker.log.lines)
+
+
+def test_who_keeps_many_connections_gets_no_more(worker: Running) -> None:
+    """The worker's threads and files are its own; and who is silent is hung up on, so that others are answered."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(32):
+            stack.enter_context(socket.create_connection((worker.host, worker.port)))
+        with socket.create_connection((worker.host, worker.port), timeout=2) as one_more:
+            assert one_more.recv(1) == b""
+    assert worker.get("/healthz")[0] == 200
 
 
 def test_check_says_it_in_a_line_for_each_worker(worker: Running, toril: Toril) -> None:

@@ -32,6 +32,8 @@ READY: Final = "/readyz"
 # Of a probe that says nothing, and of a worker that answers nothing.
 _PATIENCE: Final = 5.0
 _LONGEST_ANSWER: Final = 16 << 20
+# Probes that are answered at once. The worker wants its threads and files for itself, whoever knocks.
+_MOST: Final = 32
 
 Address = Annotated[
     str | None,
@@ -139,9 +141,11 @@ def _split(address: str) -> tuple[str, int]:
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = sys.platform != "win32"
     daemon_threads = True
+    request_queue_size = _MOST
 
     def __init__(self, host: str, port: int, workers: list[Worker]) -> None:
         self.workers = workers
+        self._room = threading.Semaphore(_MOST)
         # Names, and both kinds of addresses.
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self.address_family = family
@@ -150,6 +154,16 @@ class _Server(socketserver.ThreadingTCPServer):
     @property
     def port(self) -> int:
         return int(self.socket.getsockname()[1])
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, where there is room; else hang up."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: whoever asked has gone."""
