@@ -140,6 +140,7 @@ class LoopClients:
         self.sentinels = sentinels_of(client)
         if self.sentinels is not None:
             self.sentinels.moved = self.moved
+            self.sentinels.is_wanted = lambda: bool(self.lanes)
         self.idle: list[Lane] = []
         self.is_closed = False
         self.knows_time = False

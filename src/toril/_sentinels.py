@@ -2,13 +2,17 @@
 
 redis-py asks for each connection that it opens, and keeps what it asked over. After a fail-over all connections of a
 program are opened at once, so that each of them would leave another one to the Sentinel.
+
+And redis-py asks nobody while all goes well. An old primary that was cut off when another took over does not know of
+that: it answers on, for ten seconds and more after it is back, until a Sentinel tells it. So they are asked now and
+then.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import redis.asyncio.sentinel
 import redis.sentinel
@@ -17,6 +21,9 @@ __all__ = ["Address", "AsyncSentinels", "SyncSentinels", "sentinels_of"]
 
 Address = tuple[str, int]
 
+# Seconds.
+_ASK_EVERY: Final = 2.0
+
 
 class AsyncSentinels(redis.asyncio.sentinel.Sentinel):
     """The Sentinels, for one event loop.
@@ -24,11 +31,14 @@ class AsyncSentinels(redis.asyncio.sentinel.Sentinel):
     Attributes:
         primary: Where the primary was when they were last asked.
         moved: Is called when the primary is elsewhere.
+        is_wanted: Whether anybody wants to know, for as long as which they are asked.
     """
 
     primary: Address | None = None
     moved: Callable[[Address], None] | None = None
+    is_wanted: Callable[[], bool] | None = None
     _asking: asyncio.Task[Address] | None = None
+    _again: asyncio.TimerHandle | None = None
 
     async def discover_master(self, service_name: str) -> Address:
         """Return the primary's address; all who ask while a question is on its way share the answer.
@@ -44,7 +54,15 @@ class AsyncSentinels(redis.asyncio.sentinel.Sentinel):
             self._asking = asyncio.get_running_loop().create_task(self._ask(service_name))
             # All who want to know may be gone by then.
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._asking.add_done_callback(lambda task: self._ask_again(task.get_loop(), service_name))
         return self._asking
+
+    def _ask_again(self, loop: asyncio.AbstractEventLoop, service_name: str) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self.is_wanted is not None and self.is_wanted():
+            self._again = loop.call_later(_ASK_EVERY, self.ask, service_name)
 
     async def _ask(self, service_name: str) -> Address:
         try:
@@ -58,7 +76,10 @@ class AsyncSentinels(redis.asyncio.sentinel.Sentinel):
             await self.aclose()
 
     async def stop(self) -> None:
-        """Give up a question that is on its way."""
+        """Ask no more, and give up a question that is on its way."""
+        self.is_wanted = None
+        if self._again is not None:
+            self._again.cancel()
         if (asking := self._asking) is not None:
             asking.cancel()
             await asyncio.wait((asking,))

@@ -86,6 +86,24 @@ async def test_a_primary_that_is_silent_is_left_when_another_rules() -> None:
         await until("the end of all questions", lambda: _has_at_most(watcher, before))
 
 
+async def test_an_old_primary_that_answers_on_is_left() -> None:
+    """It has not heard yet that another rules, so nothing fails; who has nothing to do would stay with it."""
+    async with sentinel() as (_, replica, watcher):
+        url = f"redis+sentinel://127.0.0.1:{watcher.port}/mymaster/0"
+        drained = asyncio.Event()
+        worker = Worker("q", lambda job: job.data, connection=url, drain_delay=600)
+        worker.on("drained", drained.set)
+        async with worker:
+            async with Queue("q", connection=url) as queue:
+                await (await queue.add("a", "before")).result(10)
+                await drained.wait()
+            await watcher.ask("SENTINEL", "REMOVE", "mymaster")
+            await replica.ask("REPLICAOF", "NO", "ONE")
+            await watcher.ask("SENTINEL", "MONITOR", "mymaster", "127.0.0.1", str(replica.port), "1")
+            async with Queue("q", connection=f"redis://127.0.0.1:{replica.port}") as queue:
+                assert await (await queue.add("a", "after")).result(5) == "after"
+
+
 async def _connections(watcher: Node) -> int:
     """How many clients a Sentinel has, apart from other servers."""
     listed: Any = await watcher.client.execute_command("CLIENT", "LIST", "TYPE", "normal")
