@@ -235,7 +235,7 @@ async def test_the_watcher_is_watched(queue: Queue, monkeypatch: pytest.MonkeyPa
     worker = Worker(queue, nothing, drain_delay=0.2, skip_stalled_check=True)
     async with worker:
         health = await is_now(worker, "stuck")
-    assert health.why.startswith("the thread that renews locks has done nothing for 1 s")
+    assert health.why.startswith("the thread that renews locks has done nothing for 3 s")
 
 
 async def test_a_worker_that_stops_says_so(queue: Queue) -> None:
@@ -264,6 +264,35 @@ async def test_it_tells_how_far_the_servers_clock_is_ahead(queue: Queue) -> None
         now = time.time()
         queue.connection.clock.learn(now, now, int(now) + 3600, 0)
         assert worker.health().clock_offset_ms == pytest.approx(3_600_000, abs=1001)
+
+
+async def test_work_that_has_just_come_up_is_not_old(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody has looked since the worker was full, its first free place says nothing yet."""
+    call, runs, goes_on = Fetching._call, asyncio.Event(), asyncio.Event()
+
+    async def hang(self: Fetching, *args: Any) -> None:
+        if runs.is_set():
+            await goes_on.wait()
+        await call(self, *args)
+
+    async def process(_: Job) -> None:
+        runs.set()
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(Fetching, "_call", hang)
+    monkeypatch.setattr(Heartbeat, "_beat", lambda self: 3600.0)
+    worker = Worker(queue, process, drain_delay=0.2, skip_stalled_check=True)
+    async with worker:
+        job = await queue.add("a")
+        await runs.wait()
+        silences = [worker.health().silent_for]
+        for seconds in (0.6, 0.1):
+            await asyncio.sleep(seconds)
+            silences.append(worker.health().silent_for)
+        goes_on.set()
+        await ended(job)
+    assert silences[:2] == [0, 0]
+    assert 0.1 <= silences[2] < 0.5
 
 
 async def test_a_clock_that_is_off_is_told_once(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import until
 from toril import Queue
 from toril.cli.worker import JsonLines
 
@@ -160,7 +161,11 @@ async def test_the_garbage_collector_leaves_alone_what_stays(run: Run, server_ur
     for queue_name in ("emails", "audits", "reports"):
         log.wait_for("ready", f"'{queue_name}'")
     async with Queue("reports", connection=server_url, prefix=prefix) as reports:
-        assert int(await (await reports.add("frozen")).result(20)) > 10_000
+
+        async def is_frozen() -> bool:
+            return int(await (await reports.add("frozen")).result(20)) > 10_000
+
+        await until("the freeze", is_frozen)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])

@@ -20,6 +20,8 @@ __all__ = ["Progress"]
 
 # The longest that a call and what follows a failed one take: a deadline, a new connection, a pause. And then some.
 _MARGIN: Final = 30.0
+# The thread that looks on may wait for longer: finding a host by its name has no deadline.
+_WATCHERS_SHARE: Final = 3
 
 
 class Progress:
@@ -36,12 +38,13 @@ class Progress:
         self._fetching: Fetching | None = None
         self._lock = threading.Lock()
         self._turns: list[int] = []
+        self._had_work = False
         self._is_reachable = True
         self._quiet_since = self._watched = 0.0
 
     def begin(self, fetching: Fetching) -> None:
         """Watch this fetching, which has begun."""
-        self._turns, self._is_reachable = [], True
+        self._turns, self._had_work, self._is_reachable = [], False, True
         self._quiet_since = self._watched = time.monotonic()
         self._fetching = fetching
 
@@ -92,7 +95,9 @@ class Progress:
             ]
             if moved:
                 self._is_reachable = any(not patience.failures for patience in moved)
-            if moved or not fetching.has_work:
+            # What has come up since the last look may have come up just now.
+            had_work, self._had_work = self._had_work, fetching.has_work
+            if moved or not (had_work and self._had_work):
                 self._quiet_since = now
             self._turns = turns
             return now - self._quiet_since
@@ -100,7 +105,7 @@ class Progress:
     def _verdict(self, fetching: Fetching, silent_for: float, running: int) -> tuple[HealthState, str]:
         limit = max(self._settings.drain_delay, LONGEST_BLOCK) + _MARGIN
         jobs = f"{running} of {self._settings.concurrency} jobs running"
-        if (unwatched := time.monotonic() - self._watched) > limit:
+        if (unwatched := time.monotonic() - self._watched) > _WATCHERS_SHARE * limit:
             return "stuck", f"the thread that renews locks has done nothing for {unwatched:.0f} s; {jobs}"
         if silent_for > limit:
             return "stuck", f"nothing fetched or ended, and no error, for {silent_for:.0f} s; {jobs}"

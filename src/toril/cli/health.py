@@ -110,7 +110,7 @@ def served(address: str | None, workers: Sequence[Worker]) -> Generator[None]:
         raise ConfigurationError(
             f"--health {address}: cannot listen there: {error.strerror or error}"
         ) from error
-    logger.info("health: http://%s:%d%s", host, server.port, ALIVE)
+    logger.info("health: http://%s:%d%s", f"[{host}]" if ":" in host else host, server.port, ALIVE)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="toril-health", daemon=True)
     thread.start()
     try:

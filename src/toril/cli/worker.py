@@ -29,6 +29,9 @@ __all__ = ["worker"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+# So many seconds after the last worker is ready, nothing is made any more that stays.
+_SETTLED = 1.0
+
 logger = logging.getLogger("toril.cli")
 
 
@@ -225,7 +228,12 @@ def _freeze_when_ready(workers: list[Worker]) -> None:
 
     def ready(worker: Worker) -> None:
         starting.discard(worker)
-        if not starting and not gc.get_freeze_count():
+        if not starting:
+            # Each still opens its connections.
+            asyncio.get_running_loop().call_later(_SETTLED, freeze)
+
+    def freeze() -> None:
+        if not gc.get_freeze_count():
             gc.collect()
             gc.freeze()
 
