@@ -63,7 +63,8 @@ async def watch_over(stage: Stage, primary: int) -> int:
     rules.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {stage.directory}\n"
         f"sentinel monitor main 127.0.0.1 {primary} 1\n"
-        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+        # A Sentinel asks once a second; who may be silent for no longer is taken for dead now and then.
+        "sentinel down-after-milliseconds main 1500\nsentinel failover-timeout main 3000\n"
     )
     sentinel = Running([str(find_binary()), str(rules), "--sentinel"], stage.directory / "sentinel.log")
     stage.exits.callback(sentinel.kill)
